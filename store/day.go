@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"runtime"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -74,6 +75,7 @@ func (l *ledger) write() {
 		case j := <-l.jobs:
 			group = append(group[:0], j)
 		}
+		runtime.Gosched() // whoever the last commit woke may be about to come
 	collect:
 		for len(group) < maxGroup {
 			select {
