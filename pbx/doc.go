@@ -1,0 +1,2 @@
+// Package pbx is the switch.
+package pbx
