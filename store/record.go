@@ -75,6 +75,8 @@ type CallRecord struct {
 	SIPStatus int       `json:",omitempty"`
 	Q850      int       `json:",omitempty"`
 	Recording Recording // its outcome
+	// Revision grows with every change; the store keeps the newest.
+	Revision uint32
 }
 
 // Party is a caller's identity in its three fields: number, where it was read,

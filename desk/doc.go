@@ -1,0 +1,2 @@
+// Package desk is the people who answer: agents and opening hours.
+package desk
