@@ -2,6 +2,7 @@ package pbx
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,7 +33,7 @@ type announcement struct {
 
 // readAnnouncement loads the WAV at file, or the embedded recording of the text
 // in force if file is empty, and checks it against its hash.
-func readAnnouncement(file, sha256 string) (*announcement, error) {
+func readAnnouncement(file, wantSHA256 string) (*announcement, error) {
 	law, err := ordinance.Statutory()
 	if err != nil {
 		return nil, err
@@ -46,10 +47,10 @@ func readAnnouncement(file, sha256 string) (*announcement, error) {
 			}
 			return nil, fmt.Errorf("nie można odczytać komunikatu: %w", err)
 		}
-		if err := ordinance.CheckAnnouncement(wav, sha256); err != nil {
+		if err := ordinance.CheckAnnouncement(wav, wantSHA256); err != nil {
 			return nil, fmt.Errorf("komunikat %s: %w", file, err)
 		}
-		a.audioSHA256 = ordinance.SHA256(wav)
+		a.audioSHA256 = fmt.Sprintf("%x", sha256.Sum256(wav))
 	}
 	if a.prompt, err = media.ReadPrompt(bytes.NewReader(wav)); err != nil {
 		return nil, fmt.Errorf("komunikat: %w", err)

@@ -160,8 +160,12 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	c.rec.Cause = cause
 	c.rec.Ended = now
 	row := causes[cause]
-	if c.rec.SIPStatus == 0 {
+	switch st := c.rec.SIPStatus; {
+	case st == 0 || st == 401 || st == 407:
 		c.rec.SIPStatus = row.status
+	case st != row.status:
+		// What the far end said, or a closer reason of our own, is passed on.
+		row.status, row.text = st, statusText(st)
 	}
 	if c.rec.Q850 == 0 {
 		c.rec.Q850 = row.q850
@@ -205,7 +209,7 @@ func (c *call) lastExtension() string {
 func (c *call) save() {
 	c.rec.Revision++
 	if c.recording != nil {
-		c.recording.Update(c.rec)
+		c.recording.Update(clone(c.rec))
 		return
 	}
 	c.s.clerk.put(c.rec)
@@ -217,7 +221,7 @@ func (c *call) finishRecord(at time.Time) {
 	c.s.counts.ended(c.rec.Cause)
 	c.rec.Revision++
 	if c.recording != nil {
-		c.recording.Finish(c.rec, at)
+		c.recording.Finish(clone(c.rec), at)
 		return
 	}
 	if c.rec.Recording.Outcome == "" {
@@ -356,6 +360,27 @@ var causes = map[store.Cause]causeRow{
 	store.CauseShutdown:           {503, "Service Unavailable", 41, "10"},
 	store.CauseInterrupted:        {500, "Server Internal Error", 41, ""},
 	store.CauseInternal:           {500, "Server Internal Error", 41, ""},
+}
+
+// statusText is the reason phrase of a status that is passed on.
+func statusText(status int) string {
+	if text, ok := statusTexts[status]; ok {
+		return text
+	}
+	switch status / 100 {
+	case 4:
+		return "Request Failure"
+	case 5:
+		return "Server Failure"
+	}
+	return "Global Failure"
+}
+
+var statusTexts = map[int]string{
+	404: "Not Found", 408: "Request Timeout", 410: "Gone", 415: "Unsupported Media Type", 480: "Temporarily Unavailable",
+	484: "Address Incomplete", 486: "Busy Here", 488: "Not Acceptable Here", 500: "Server Internal Error",
+	502: "Bad Gateway", 503: "Service Unavailable", 504: "Server Time-out", 600: "Busy Everywhere", 603: "Decline",
+	604: "Does Not Exist Anywhere", 606: "Not Acceptable",
 }
 
 // causeOf reads the cause of a refused INVITE.

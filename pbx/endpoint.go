@@ -93,12 +93,12 @@ func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger)
 }
 
 // run opens the listeners and serves them until ctx is done. A socket that
-// fails is opened again (sipgo ends its reader at any read error).
+// fails later is opened again (sipgo ends its reader at any read error). After
+// an error close must be called, with ctx done.
 func (e *endpoint) run(ctx context.Context) error {
 	for _, l := range e.cfg.Listen {
 		open, err := e.open(l)
 		if err != nil {
-			e.close()
 			return err
 		}
 		e.setUp(l, nil)

@@ -105,10 +105,10 @@ func (c *incoming) beginAnnouncement() {
 	c.save()
 }
 
-func (c *incoming) noAck(l *leg) {
-	if l == c.a {
-		c.end(store.CauseNoAck, nil)
-	}
+func (c *incoming) noAck(*leg) {
+	c.leaveQueue()
+	c.stopRinging("")
+	c.end(store.CauseNoAck, nil)
 }
 
 func (c *incoming) played(l *leg, p media.Played) {
@@ -366,7 +366,11 @@ func (c *incoming) mediaChanged(l *leg) {
 	c.rewire()
 }
 
-func (c *incoming) mediaFailed(l *leg) { c.end(store.CauseNotAcceptable, nil) }
+func (c *incoming) mediaFailed(*leg) {
+	c.leaveQueue()
+	c.stopRinging("")
+	c.end(store.CauseNotAcceptable, nil)
+}
 
 func (c *incoming) mediaTimedOut(l *leg) {
 	c.leaveQueue()

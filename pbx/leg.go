@@ -148,6 +148,10 @@ func (ev ackMissing) on(c *call) {
 		l.await = nil
 		l.log(slog.LevelInfo, "no ACK for 2xx")
 		l.state = legUp
+		if l.wantBye {
+			l.bye(l.byeLater...)
+			return
+		}
 		c.script.noAck(l)
 		return
 	}

@@ -39,6 +39,7 @@ type Parts struct {
 type Switch struct {
 	log      *slog.Logger
 	ctx      context.Context // of Run; for logging
+	work     context.Context // of the tasks that Run starts; outlives ctx by the farewells
 	store    *store.Store
 	recorder *recorder.Recorder
 	engine   media.Engine
@@ -63,6 +64,7 @@ type Switch struct {
 	tasks    sync.WaitGroup // queues, keepers, clerk
 
 	mu      sync.Mutex
+	closed  bool // no call begins any more
 	byID    map[store.ID]*call
 	dialogs map[dialogID]*leg
 	pending map[string]string // INVITEs being served: merge key -> branch (RFC 3261 §8.2.2.2)
@@ -197,7 +199,10 @@ func (s *Switch) Run(ctx context.Context) error {
 	s.ctx = ctx
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	s.work = work
 	if err := s.end.run(work); err != nil {
+		stop()
+		s.end.close()
 		return err
 	}
 	clerkCtx, stopClerk := context.WithCancel(context.WithoutCancel(ctx))
@@ -219,6 +224,9 @@ func (s *Switch) Run(ctx context.Context) error {
 	s.HangUpAll()
 	s.waitCalls(5 * time.Second) // for the answers to our BYEs
 	stop()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.end.close() // ends transactions, and with them the legs that still wait
 	s.calls.Wait()
 	s.tasks.Wait()
@@ -318,7 +326,7 @@ func (s *Switch) Reload(cfg Config) (needRestart []string, err error) {
 	s.live.Store(live)
 	s.guard.configure(s.guardConfig(cfg))
 	if s.running.Load() {
-		s.apply(context.WithoutCancel(s.ctx))
+		s.apply(s.work)
 	}
 	return needRestart, nil
 }
@@ -668,6 +676,12 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	a.mergeKey = req.CallID().Value() + "\x00" + a.d.remoteTag + "\x00" + strconv.FormatUint(uint64(req.CSeq().SeqNo), 10)
 	branch, _ := req.Via().Params.Get("branch")
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		s.end.reply(req, tx, 503, "Service Unavailable", sip.NewHeader("Retry-After", "10"))
+		return
+	}
+	s.calls.Add(1)
 	s.byID[c.rec.ID] = c
 	s.dialogs[a.d.id] = a
 	s.pending[a.mergeKey] = branch
@@ -680,7 +694,6 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 		c.post(inviteCancelled{a})
 	}
 	s.counts.begun(c.rec.Direction)
-	s.calls.Add(1)
 	go c.run(start)
 }
 

@@ -21,6 +21,10 @@ import (
 // it counts as down; one lost ping is no reason to stop calling.
 const missesToDown = 3
 
+// pingTimeout is how long an answer to OPTIONS is waited for: four
+// transmissions.
+const pingTimeout = 8 * time.Second
+
 // trunk is a line to a carrier. Its keeper goroutine resolves the server's
 // name, asks for signs of life and registers; the rest is safe for concurrent
 // use.
@@ -313,7 +317,9 @@ func (s *Switch) ping(ctx context.Context, h hop, target sip.Uri, on func(error)
 	req.AppendHeader(s.end.contact(h, ""))
 	req.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
 	s.end.address(req, h)
-	_, err := s.ask(ctx, req)
+	limit, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	_, err := s.ask(limit, req)
 	if ctx.Err() == nil {
 		on(err)
 	}

@@ -1,0 +1,385 @@
+package desk
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// AgentID names an agent; it is the number of the desk phone.
+type AgentID string
+
+// State is what an agent is doing.
+type State uint8
+
+// The states of an agent. An agent who is not registered, or has said so, is
+// Away.
+const (
+	Away State = iota
+	Ready
+	Offered
+	Talking
+	WrapUp
+)
+
+// String returns the state's name, as the status page and metrics use it.
+func (s State) String() string {
+	return [...]string{"away", "ready", "offered", "talking", "wrap-up"}[s]
+}
+
+// Strategy chooses among ready agents.
+type Strategy uint8
+
+const (
+	// LongestIdle takes who has been without a call for longest.
+	LongestIdle Strategy = iota
+	// RoundRobin takes who comes after the last one taken, in the order of the
+	// members.
+	RoundRobin
+)
+
+// Agent is an agent's configuration.
+type Agent struct {
+	ID AgentID
+	// ReadyOnRegister makes the agent ready as soon as the phone is registered;
+	// otherwise SetReady does.
+	ReadyOnRegister bool
+	// WrapUp is the rest after a conversation.
+	WrapUp time.Duration
+	// AutoAwayAfter is how many offers in a row may stay unanswered before the
+	// agent becomes Away; 0 is never.
+	AutoAwayAfter int
+}
+
+// AgentStatus is what a status page shows of an agent.
+type AgentStatus struct {
+	ID     AgentID
+	State  State
+	Since  time.Time
+	Reason string // why away: "unregistered", "unanswered", "said", "new"
+}
+
+// Pool is all agents. It is safe for concurrent use.
+type Pool struct {
+	mu     sync.Mutex
+	agents map[AgentID]*agent
+	last   map[string]AgentID // round-robin: last taken, by the members' list
+	subs   map[chan struct{}]struct{}
+}
+
+// agent is guarded by the pool's mutex. Its state is derived: see state.
+type agent struct {
+	Agent
+	registered bool
+	away       string // reason for which the agent wants no calls; "" is none
+	offer      *Offer
+	calls      int       // dialogs of the phone, as the switch counts them
+	wrapUntil  time.Time // end of the rest
+	idleSince  time.Time // of the last call's end, or of becoming ready
+	since      time.Time // of the present state
+	unanswered int
+	timer      *time.Timer // end of the rest
+}
+
+// NewPool makes an empty pool.
+func NewPool() *Pool {
+	return &Pool{agents: map[AgentID]*agent{}, last: map[string]AgentID{}, subs: map[chan struct{}]struct{}{}}
+}
+
+func (a *agent) state(now time.Time) State {
+	switch {
+	case a.offer != nil:
+		return Offered
+	case a.calls > 0:
+		return Talking
+	case now.Before(a.wrapUntil):
+		return WrapUp
+	case !a.registered || a.away != "":
+		return Away
+	}
+	return Ready
+}
+
+// SetAgents replaces the configuration. Who stays keeps the state; a
+// reservation of who goes is void.
+func (p *Pool) SetAgents(list []Agent) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	next := map[AgentID]*agent{}
+	for _, cfg := range list {
+		a := p.agents[cfg.ID]
+		if a == nil {
+			a = &agent{idleSince: now, since: now}
+			if !cfg.ReadyOnRegister {
+				a.away = "new"
+			}
+		}
+		a.Agent = cfg
+		next[cfg.ID] = a
+	}
+	for id, a := range p.agents {
+		if next[id] == nil {
+			a.drop()
+		}
+	}
+	p.agents = next
+	p.wake()
+}
+
+// drop ends timers of an agent that leaves the pool.
+func (a *agent) drop() {
+	if a.offer != nil {
+		a.offer.timer.Stop()
+		a.offer = nil
+	}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// change applies f to an agent and wakes the queues if the state is another
+// afterwards.
+func (p *Pool) change(id AgentID, f func(a *agent, now time.Time)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.agents[id]
+	if a == nil {
+		return
+	}
+	p.changeLocked(a, f)
+}
+
+func (p *Pool) changeLocked(a *agent, f func(a *agent, now time.Time)) {
+	now := time.Now()
+	before := a.state(now)
+	f(a, now)
+	if after := a.state(now); after != before {
+		a.since = now
+		if after == Ready && before == Away {
+			a.idleSince = now
+		}
+		p.wake()
+	}
+}
+
+// Available says whether the agent's phone can be reached.
+func (p *Pool) Available(id AgentID, on bool) {
+	p.change(id, func(a *agent, _ time.Time) {
+		a.registered = on
+		if on && a.ReadyOnRegister && a.away == "unanswered" {
+			a.away = "" // the phone was started again
+		}
+	})
+}
+
+// SetReady says that the agent takes calls.
+func (p *Pool) SetReady(id AgentID) {
+	p.change(id, func(a *agent, now time.Time) { a.away, a.unanswered, a.wrapUntil = "", 0, now })
+}
+
+// SetAway says that the agent takes no calls, and why.
+func (p *Pool) SetAway(id AgentID, reason string) {
+	if reason == "" {
+		reason = "said"
+	}
+	p.change(id, func(a *agent, _ time.Time) { a.away = reason })
+}
+
+// Busy changes the number of dialogs that the agent's phone has. The rest
+// begins when the last one ends, if there was a conversation from a queue.
+func (p *Pool) Busy(id AgentID, delta int) {
+	p.change(id, func(a *agent, now time.Time) {
+		a.calls = max(0, a.calls+delta)
+		if a.calls > 0 {
+			return
+		}
+		if a.offer == nil {
+			a.idleSince = now
+		}
+	})
+}
+
+// Release ends a conversation that came from a queue: the agent rests for the
+// wrap-up.
+func (p *Pool) Release(id AgentID) {
+	p.change(id, func(a *agent, now time.Time) {
+		a.idleSince = now
+		if a.WrapUp <= 0 {
+			return
+		}
+		a.wrapUntil = now.Add(a.WrapUp)
+		if a.timer != nil {
+			a.timer.Stop()
+		}
+		a.timer = time.AfterFunc(a.WrapUp, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.agents[a.ID] == a {
+				a.since, a.idleSince = time.Now(), time.Now()
+				p.wake()
+			}
+		})
+	})
+}
+
+// Offer is a reservation of one agent for one caller. Exactly one of Accept,
+// Decline and Release ends it; the deadline does so otherwise.
+type Offer struct {
+	p     *Pool
+	id    AgentID
+	a     *agent
+	timer *time.Timer
+}
+
+// Agent is who is reserved.
+func (o *Offer) Agent() AgentID { return o.id }
+
+// Offer reserves one ready member until the deadline; false if there is none.
+// skip passes over members; nil passes over nobody.
+func (p *Pool) Offer(members []AgentID, by Strategy, skip func(AgentID) bool, deadline time.Time) (*Offer, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	order := members
+	key := listKey(members)
+	if by == RoundRobin {
+		if i := slices.Index(members, p.last[key]); i >= 0 {
+			order = append(slices.Clone(members[i+1:]), members[:i+1]...)
+		}
+	}
+	now := time.Now()
+	var best *agent
+	for _, id := range order {
+		a := p.agents[id]
+		if a == nil || a.state(now) != Ready || skip != nil && skip(id) {
+			continue
+		}
+		if best == nil || by == LongestIdle && a.idleSince.Before(best.idleSince) {
+			best = a
+			if by == RoundRobin {
+				break
+			}
+		}
+	}
+	if best == nil {
+		return nil, false
+	}
+	p.last[key] = best.ID
+	return p.reserve(best, deadline), true
+}
+
+// OfferAll reserves every ready member.
+func (p *Pool) OfferAll(members []AgentID, skip func(AgentID) bool, deadline time.Time) []*Offer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*Offer
+	for _, id := range members {
+		if a := p.agents[id]; a != nil && a.state(time.Now()) == Ready && (skip == nil || !skip(id)) {
+			out = append(out, p.reserve(a, deadline))
+		}
+	}
+	return out
+}
+
+func listKey(members []AgentID) string {
+	var b []byte
+	for _, m := range members {
+		b = append(append(b, m...), 0)
+	}
+	return string(b)
+}
+
+func (p *Pool) reserve(a *agent, deadline time.Time) *Offer {
+	o := &Offer{p: p, id: a.ID, a: a}
+	p.changeLocked(a, func(a *agent, _ time.Time) { a.offer = o })
+	o.timer = time.AfterFunc(time.Until(deadline), o.Release)
+	return o
+}
+
+// end ends the reservation, once.
+func (o *Offer) end(f func(a *agent, now time.Time)) {
+	o.p.mu.Lock()
+	defer o.p.mu.Unlock()
+	if o.a.offer != o {
+		return
+	}
+	o.timer.Stop()
+	o.p.changeLocked(o.a, func(a *agent, now time.Time) {
+		a.offer = nil
+		f(a, now)
+	})
+}
+
+// Accept says that the agent took the call; that the phone is busy is counted
+// by Busy.
+func (o *Offer) Accept() { o.end(func(a *agent, _ time.Time) { a.unanswered = 0 }) }
+
+// Decline says that the agent did not take the call: "timeout", "busy",
+// "declined" or "unreachable". Unanswered offers in a row make an agent away.
+func (o *Offer) Decline(result string) {
+	o.end(func(a *agent, now time.Time) {
+		// Not the longest idle any more: others are tried first.
+		a.idleSince = now
+		if result != "timeout" {
+			return
+		}
+		a.unanswered++
+		if a.AutoAwayAfter > 0 && a.unanswered >= a.AutoAwayAfter {
+			a.away, a.unanswered = "unanswered", 0
+		}
+	})
+}
+
+// Release takes the reservation back, for no fault of the agent's.
+func (o *Offer) Release() { o.end(func(*agent, time.Time) {}) }
+
+// Subscribe returns a channel that holds a token whenever an agent's state has
+// changed since it was last emptied, and the function that ends it.
+func (p *Pool) Subscribe() (changed <-chan struct{}, cancel func()) {
+	ch := make(chan struct{}, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.subs[ch] = struct{}{}
+	return ch, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.subs, ch)
+	}
+}
+
+func (p *Pool) wake() {
+	for ch := range p.subs {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Snapshot lists the agents in the order of their ids.
+func (p *Pool) Snapshot() []AgentStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	out := make([]AgentStatus, 0, len(p.agents))
+	for id, a := range p.agents {
+		st := AgentStatus{ID: id, State: a.state(now), Since: a.since}
+		if st.State == Away {
+			st.Reason = a.away
+			if !a.registered {
+				st.Reason = "unregistered"
+			}
+		}
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b AgentStatus) int {
+		switch {
+		case a.ID < b.ID:
+			return -1
+		case a.ID > b.ID:
+			return 1
+		}
+		return 0
+	})
+	return out
+}
