@@ -208,7 +208,7 @@ func citations(r *repo) (problems []string) {
 			}
 			for i := range text {
 				if strings.HasPrefix(text[i:], "§") && !rfcSection.MatchString(text[:i]) && !lawSection.MatchString(text[:i]) {
-					problems = append(problems, fmt.Sprintf("%s: a § needs its document in front: RFC nnnn §x or Zarz. 284/17 §n: …%s", where, text[max(0, i-20):]))
+					problems = append(problems, fmt.Sprintf("%s: a § needs its document in front: RFC nnnn §x or Zarz. 284/17 §n: …%.60s", where, text[max(0, i-20):]))
 					break
 				}
 			}
