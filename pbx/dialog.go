@@ -35,7 +35,7 @@ type dialog struct {
 	fixed bool
 }
 
-// uasDialog begins a dialog from an INVITE that came by h (§12.1.1). tag is the
+// uasDialog begins a dialog from an INVITE that came by h (RFC 3261 §12.1.1). tag is the
 // To-tag that we gave it.
 func uasDialog(req *sip.Request, tag string, h hop, fixed bool) dialog {
 	d := dialog{
@@ -60,7 +60,7 @@ func uasDialog(req *sip.Request, tag string, h hop, fixed bool) dialog {
 	return d
 }
 
-// confirm takes the peer's side from a response to our INVITE (§12.1.2). It is
+// confirm takes the peer's side from a response to our INVITE (RFC 3261 §12.1.2). It is
 // right for provisional responses with a tag and for the 2xx, which wins.
 func (d *dialog) confirm(res *sip.Response) {
 	d.remoteTag, _ = res.To().Params.Get("tag")
@@ -71,7 +71,7 @@ func (d *dialog) confirm(res *sip.Response) {
 }
 
 // routeSet reads Record-Route headers; the UAC takes them in reverse order
-// (§12.1.1, §12.1.2).
+// (RFC 3261 §12.1.1, §12.1.2).
 func routeSet(headers []sip.Header, reverse bool) []sip.Uri {
 	var out []sip.Uri
 	for _, h := range headers {
@@ -118,7 +118,7 @@ func splitList(s string) []string {
 	return append(out, strings.TrimSpace(s[begin:]))
 }
 
-// order judges the CSeq of an in-dialog request (§12.2.2): false means that it
+// order judges the CSeq of an in-dialog request (RFC 3261 §12.2.2): false means that it
 // is old and gets 500. Gaps are allowed.
 func (d *dialog) order(req *sip.Request) bool {
 	seq := req.CSeq().SeqNo
@@ -129,7 +129,7 @@ func (d *dialog) order(req *sip.Request) bool {
 	return true
 }
 
-// request builds an in-dialog request with the next CSeq (§12.2.1.1).
+// request builds an in-dialog request with the next CSeq (RFC 3261 §12.2.1.1).
 func (d *dialog) request(method sip.RequestMethod) *sip.Request {
 	d.localSeq++
 	return d.build(method, d.localSeq)
@@ -141,7 +141,7 @@ func (d *dialog) build(method sip.RequestMethod, seq uint32) *sip.Request {
 	target := d.target
 	routes := d.routes
 	if len(routes) > 0 && !isLoose(routes[0]) {
-		// A strict router takes the place of the Request-URI (§12.2.1.1).
+		// A strict router takes the place of the Request-URI (RFC 3261 §12.2.1.1).
 		target = routes[0]
 		routes = append(append([]sip.Uri{}, routes[1:]...), d.target)
 	}

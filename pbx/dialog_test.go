@@ -30,8 +30,8 @@ const inviteWithRoutes = "INVITE sip:+48914245000@192.0.2.10 SIP/2.0\r\n" +
 	"Call-ID: c1\r\nCSeq: 7 INVITE\r\nMax-Forwards: 70\r\n" +
 	"Contact: <sip:gw@198.51.100.9:5070>\r\nContent-Length: 0\r\n\r\n"
 
-// TestRouteSet: RFC 3261 §12.1.1 keeps the order for the UAS, §12.1.2 turns it
-// round for the UAC.
+// TestRouteSet: RFC 3261 §12.1.1 keeps the order for the UAS, RFC 3261 §12.1.2
+// turns it round for the UAC.
 func TestRouteSet(t *testing.T) {
 	req := parseRequest(t, inviteWithRoutes)
 	hosts := func(u []sip.Uri) (out []string) {
@@ -114,7 +114,7 @@ func TestCSeqOrder(t *testing.T) {
 
 func TestSplitList(t *testing.T) {
 	for in, want := range map[string][]string{
-		`<sip:a@b>`:                               {`<sip:a@b>`},
+		`<sip:a@b>`: {`<sip:a@b>`},
 		`<sip:a@b;x=1,2>, "c, d" <sip:e@f>;q=0.5`: {`<sip:a@b;x=1,2>`, `"c, d" <sip:e@f>;q=0.5`},
 		`"\",x" <sip:a>,b`:                        {`"\",x" <sip:a>`, `b`},
 		``:                                        {``},

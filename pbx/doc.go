@@ -4,8 +4,8 @@
 // and hands the voice of calls that cross a trunk to the recorder.
 //
 // sipgo supplies parser, transports and transactions (RFC 3261 §17, RFC 6026);
-// everything above them is here: validation, dialogs (§12), registrar (§10),
-// digest (RFC 7616), offer/answer (RFC 3264).
+// everything above them is here: validation, dialogs (RFC 3261 §12), registrar
+// (RFC 3261 §10), digest (RFC 7616), offer/answer (RFC 3264).
 //
 // # Guarantees
 //

@@ -310,7 +310,7 @@ func (l *leg) reinvited(req *sip.Request, tx *sip.ServerTx) {
 		return
 	}
 	if c := req.Contact(); c != nil {
-		l.d.target = *c.Address.Clone() // target refresh (§12.2.2)
+		l.d.target = *c.Address.Clone() // target refresh (RFC 3261 §12.2.2)
 	}
 	a := &await2xx{seq: req.CSeq().SeqNo, tx: tx}
 	var sdp []byte

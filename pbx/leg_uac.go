@@ -215,7 +215,7 @@ func (l *leg) cancel(headers ...sip.Header) {
 		l.sendCancel()
 	}
 	// A peer that answers the CANCEL but never the INVITE is given up after
-	// 64*T1 (§9.1).
+	// 64*T1 (RFC 3261 §9.1).
 	l.guardTimer = time.AfterFunc(64*sip.T1, func() { l.c.post(cancelUnanswered{l}) })
 }
 

@@ -120,7 +120,7 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 		}
 	}
 	if star && (len(contacts) > 0 || want != 0) {
-		end.reply(req, tx, 400, "Bad Contact") // §10.3 step 6
+		end.reply(req, tx, 400, "Bad Contact") // RFC 3261 §10.3 step 6
 		return
 	}
 	callID, seq := req.CallID().Value(), req.CSeq().SeqNo
@@ -155,7 +155,7 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 		at := indexOf(next, b)
 		if at >= 0 && next[at].callID == callID && seq <= next[at].seq {
 			r.mu.Unlock()
-			end.reply(req, tx, 500, "CSeq Out Of Order") // §10.3 step 7
+			end.reply(req, tx, 500, "CSeq Out Of Order") // RFC 3261 §10.3 step 7
 			return
 		}
 		switch {
