@@ -6,9 +6,11 @@ import (
 )
 
 // HoldMusic is the music that callers hear while they wait: a calm piece of our
-// own, computed at its first use, so that no licence is due. It lasts 28 s and
-// loops without a seam.
-var HoldMusic = sync.OnceValue(func() *Prompt { return NewPrompt(composeHoldMusic()) })
+// own, so that no licence is due. It lasts 28 s, loops without a seam and is
+// computed at the first call, which takes some tens of milliseconds.
+func HoldMusic() *Prompt { return holdMusic() }
+
+var holdMusic = sync.OnceValue(func() *Prompt { return NewPrompt(composeHoldMusic()) })
 
 // The piece: seven bars of four seconds. In each a chord swells and fades under
 // its neighbours, and a few soft bell tones wander over it. All of it lies where
