@@ -53,7 +53,7 @@ func composeHoldMusic() []int16 {
 			// Two voices a fraction of a Hertz apart make the pad breathe.
 			f := frequency(pitch)
 			gain := 0.20 / (1 + 0.25*float64(i))
-			pad := tone{start: start - musicBar/4, length: musicBar * 3 / 2, swell: true}
+			pad := tone{start: start - musicBar/2, length: 2 * musicBar, swell: true}
 			pad.addTo(ring, f-0.15, gain)
 			pad.addTo(ring, f+0.17, gain)
 			pad.addTo(ring, 2*f, gain*0.30)
