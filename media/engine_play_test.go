@@ -66,7 +66,8 @@ func testNumbersGoOn(t *testing.T, r *rig) {
 	bridge()
 
 	for i, p := range all {
-		if p.Marker != marked[i] {
+		// On a machine that is busy a late frame may be marked as well.
+		if p.Marker != marked[i] && !(r.world.real && p.Marker) {
 			t.Errorf("packet %d: marker %v", i, p.Marker)
 		}
 		if i == 0 {

@@ -310,20 +310,20 @@ func testTapHandover(t *testing.T, r *rig) {
 	stop := make(chan struct{})
 	for i, l := range legs {
 		senders.Go(func() {
-			for {
+			for n := uint64(0); ; n++ {
+				l.say(8, byte(i))
+				// What was taken paces the sender.
+				for l.Stats().Received+50 < n {
+					select {
+					case <-stop:
+						return
+					case <-time.After(time.Millisecond):
+					}
+				}
 				select {
 				case <-stop:
 					return
 				default:
-					l.say(8, byte(i))
-					// A packet that was taken, not a rate, is what paces the sender.
-					for s := l.Stats(); s.Received+200 < uint64(l.seq-65530); s = l.Stats() {
-						select {
-						case <-stop:
-							return
-						case <-time.After(time.Millisecond):
-						}
-					}
 				}
 			}
 		})
@@ -333,9 +333,7 @@ func testTapHandover(t *testing.T, r *rig) {
 	for i := range 50 {
 		on := legs[i%2]
 		on.SetTap(tap)
-		for !tap.Next(&p) {
-			time.Sleep(50 * time.Microsecond)
-		}
+		until(t, "a tapped packet", func() bool { return tap.Next(&p) })
 		for ok := true; ok; ok = tap.Next(&p) {
 			if p.Payload[0] != byte(i%2) {
 				t.Fatalf("round %d: packet of the other stream", i)
@@ -416,9 +414,7 @@ func testDirection(t *testing.T, r *rig) {
 	}
 	b.say(8, 3) // the other way goes on
 	a.hear()
-	for a.Stats().Received < 6 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "what came while held", func() bool { return a.Stats().Received == 6 })
 	a.Configure(a.params)
 	a.say(8, 4)
 	if got := b.hear(); got.Payload[0] != 4 || got.SequenceNumber-first.SequenceNumber != 1 || !got.Marker {
@@ -433,9 +429,7 @@ func testDirection(t *testing.T, r *rig) {
 	b.params.Direction = RecvOnly
 	b.Configure(b.params)
 	a.say(8, 5)
-	for b.Stats().Unsent == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "what was not sent", func() bool { return b.Stats().Unsent == 1 })
 	b.params.Direction = SendRecv
 	b.Configure(b.params)
 	a.say(8, 6)

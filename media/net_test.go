@@ -108,3 +108,15 @@ func wait[T any](t *testing.T, what string, c <-chan T) T {
 		panic("unreachable")
 	}
 }
+
+// until waits for something that no event tells of.
+func until(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	end := time.Now().Add(20 * time.Second)
+	for !happened() {
+		if time.Now().After(end) {
+			t.Fatalf("did not happen: %s", what)
+		}
+		<-time.After(100 * time.Microsecond)
+	}
+}

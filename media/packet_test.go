@@ -123,6 +123,51 @@ func BenchmarkRelayPacket(b *testing.B) {
 	}
 }
 
+// BenchmarkRelaySockets is a packet's way from one peer to the other over real
+// sockets, the peers' own system calls included.
+func BenchmarkRelaySockets(b *testing.B) {
+	e, err := NewPortable(PortableConfig{Addr: loopback(1), PortMin: firstPort, PortMax: firstPort + 99})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := running(ctx, e)
+	b.Cleanup(func() { cancel(); <-done })
+	var legs [2]Stream
+	var peers [2]Conn
+	for i := range legs {
+		addr := netip.AddrPortFrom(loopback(byte(10+i)), 4000)
+		if peers[i], err = ListenUDP(addr); err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() {
+			if err := peers[i].Close(); err != nil {
+				b.Error(err)
+			}
+		})
+		if legs[i], err = e.Open(StreamConfig{}); err != nil {
+			b.Fatal(err)
+		}
+		legs[i].Configure(Params{Remote: addr, Codec: PCMA, PayloadType: 8, Direction: SendRecv})
+	}
+	Bridge(legs[0], legs[1])
+	to := netip.AddrPortFrom(loopback(1), legs[0].LocalPort())
+	p, got := voicePacket(0, 0, 1), make([]byte, 2048)
+	var n uint32
+	b.ReportAllocs()
+	for b.Loop() {
+		binary.BigEndian.PutUint16(p[2:], uint16(n))
+		binary.BigEndian.PutUint32(p[4:], n*FrameSamples)
+		n++
+		if _, err := peers[0].WriteToUDPAddrPort(p, to); err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := peers[1].ReadFromUDPAddrPort(got); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkFlow is the state machine alone: receive on one, forward on another.
 func BenchmarkFlow(b *testing.B) {
 	from, to := speaking(silent), speaking(relaying)

@@ -149,6 +149,37 @@ func plainWAV(file []byte) bool {
 		string(file[36:40]) == "data" && binary.LittleEndian.Uint32(file[40:])%2 == 0
 }
 
+// TestPromptFrames: a prompt ends in silence, a loop has no seam.
+func TestPromptFrames(t *testing.T) {
+	samples := make([]int16, 250)
+	for i := range samples {
+		samples[i] = int16(i * 100)
+	}
+	p := NewPrompt(samples)
+	for _, law := range []Codec{PCMA, PCMU} {
+		encode := map[Codec]func(int16) byte{PCMA: EncodePCMA, PCMU: EncodePCMU}[law]
+		for _, loop := range []bool{false, true} {
+			got := make([]byte, FrameSamples)
+			p.frame(got, FrameSamples, law, loop)
+			for i, b := range got {
+				want := encode(0)
+				if at := FrameSamples + i; at < len(samples) || loop {
+					want = encode(samples[at%len(samples)])
+				}
+				if b != want {
+					t.Fatalf("law %d, loop %v, sample %d: %#x, want %#x", law, loop, i, b, want)
+				}
+			}
+		}
+	}
+	short := NewPrompt(samples[:7])
+	got := make([]byte, FrameSamples)
+	short.frame(got, 3, PCMA, true)
+	if got[4] != short.alaw[0] || got[159] != short.alaw[(159+3)%7] {
+		t.Error("a loop that is shorter than a frame")
+	}
+}
+
 func TestReadPromptError(t *testing.T) {
 	if _, err := ReadPrompt(brokenReader{}); err == nil || !strings.Contains(err.Error(), "unexpected EOF") {
 		t.Errorf("%v", err)
