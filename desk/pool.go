@@ -87,6 +87,7 @@ type agent struct {
 	away       string // reason for which the agent wants no calls; "" is none
 	offer      *Offer
 	blameless  bool      // the phone still rings for an offer that was taken back
+	serves     bool      // a conversation from a queue goes on
 	wrapUntil  time.Time // end of the rest
 	idleSince  time.Time // of the last call's end, or of becoming ready
 	shown      State
@@ -210,9 +211,9 @@ func (p *Pool) Available(id AgentID, on bool) {
 
 // SetReady says that the agent takes calls; a rest ends.
 func (p *Pool) SetReady(id AgentID) {
-	p.change(id, func(a *agent, _ time.Time) {
+	p.change(id, func(a *agent, now time.Time) {
 		a.away, a.unanswered = "", 0
-		a.rest(time.Time{})
+		p.rest(a, now, 0)
 	})
 }
 
@@ -226,7 +227,8 @@ func (p *Pool) SetAway(id AgentID, reason string) {
 }
 
 // Busy changes the number of dialogs that the phone has: who is on the phone,
-// for whatever reason, is not offered a call.
+// for whatever reason, is not offered a call. When the last one ends and there
+// was a conversation from a queue, the rest begins.
 func (p *Pool) Busy(id AgentID, delta int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -244,29 +246,32 @@ func (p *Pool) Busy(id AgentID, delta int) {
 			a.idleSince = now
 		}
 		a.blameless = false
+		if a.serves {
+			a.serves = false
+			p.rest(a, now, a.WrapUp)
+		}
 	}
 	p.settle(a, now)
 }
 
-// Release ends a conversation that came from a queue: the agent rests for the
-// wrap-up.
+// Release ends a conversation from a queue that is no dialog of the phone: the
+// rest begins.
 func (p *Pool) Release(id AgentID) {
 	p.change(id, func(a *agent, now time.Time) {
-		a.idleSince = now
-		if a.WrapUp <= 0 {
-			return
-		}
-		a.rest(now.Add(a.WrapUp))
-		a.timer = time.AfterFunc(a.WrapUp, func() { p.change(id, func(*agent, time.Time) {}) })
+		a.idleSince, a.serves = now, false
+		p.rest(a, now, a.WrapUp)
 	})
 }
 
-// rest sets the end of the rest, zero for none.
-func (a *agent) rest(until time.Time) {
+// rest lets an agent rest for d from now on; zero ends a rest.
+func (p *Pool) rest(a *agent, now time.Time, d time.Duration) {
 	if a.timer != nil {
 		a.timer.Stop()
 	}
-	a.timer, a.wrapUntil = nil, until
+	a.timer, a.wrapUntil = nil, now.Add(d)
+	if id := a.ID; d > 0 {
+		a.timer = time.AfterFunc(d, func() { p.change(id, func(*agent, time.Time) {}) })
+	}
 }
 
 // Offer is a reservation of one agent for one caller. Exactly one of Accept,
@@ -359,7 +364,9 @@ func (o *Offer) end(f func(a *agent, now time.Time)) {
 
 // Accept says that the agent took the call; that the phone is busy is counted
 // by Busy.
-func (o *Offer) Accept() { o.end(func(a *agent, _ time.Time) { a.unanswered = 0 }) }
+func (o *Offer) Accept() {
+	o.end(func(a *agent, _ time.Time) { a.unanswered, a.serves = 0, true })
+}
 
 // Decline says that the agent did not take the call: "timeout", "busy",
 // "declined" or "unreachable". Unanswered offers in a row make an agent away.

@@ -111,7 +111,6 @@ func TestAutoAwayWrapUpAndBusy(t *testing.T) {
 		if state(0) != Talking {
 			t.Errorf("state %v in the call", state(0))
 		}
-		p.Release("101")
 		p.Busy("101", -1)
 		if state(0) != WrapUp {
 			t.Errorf("state %v after the call, want wrap-up", state(0))
@@ -162,7 +161,7 @@ func TestRingingInVainKeepsThePlace(t *testing.T) {
 		}
 		ring("101", func(o *Offer) { o.Release() })
 		ring("101", func(o *Offer) { o.Decline("declined") })
-		ring("102", func(o *Offer) { o.Accept(); p.Release("102") })
+		ring("102", func(o *Offer) { o.Accept() })
 		ring("101", func(o *Offer) { o.Accept() })
 		ring("102", func(o *Offer) { o.Accept() })
 	})
@@ -208,10 +207,10 @@ func TestRefreshDoesNotEndAnAbsence(t *testing.T) {
 
 // modelAgent is what can be said of an agent by counting, without timers.
 type modelAgent struct {
-	here, away        bool
-	calls, unanswered int
-	wrapUntil, until  time.Time // until: of the reservation
-	offer             *Offer
+	here, away, serves bool
+	calls, unanswered  int
+	wrapUntil, until   time.Time // until: of the reservation
+	offer              *Offer
 }
 
 func (m *modelAgent) state() State {
@@ -280,7 +279,7 @@ func TestPoolModel(t *testing.T) {
 					case 0:
 						m.offer.Accept()
 						if inTime {
-							m.unanswered = 0
+							m.unanswered, m.serves = 0, true
 						}
 					case 1:
 						m.offer.Release()
@@ -299,11 +298,13 @@ func TestPoolModel(t *testing.T) {
 				case 6:
 					if m.calls > 0 {
 						p.Busy(id, -1)
-						m.calls--
+						if m.calls--; m.calls == 0 && m.serves {
+							m.serves, m.wrapUntil = false, time.Now().Add(wrapUp)
+						}
 					}
-					if r.IntN(2) == 0 {
+					if r.IntN(6) == 0 {
 						p.Release(id)
-						m.wrapUntil = time.Now().Add(wrapUp)
+						m.serves, m.wrapUntil = false, time.Now().Add(wrapUp)
 					}
 				case 7:
 					m.here = !m.here
