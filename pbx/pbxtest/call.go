@@ -115,12 +115,13 @@ type Call struct {
 	theirs       map[uint32]*serverTx // their INVITEs by CSeq
 	log          []Entry
 	desc         description // of ours, as last sent
-	described    bool
-	want         Direction // what we would like; an answer may allow less
-	offered      *SDP      // our offer that waits for its answer
-	lateAnswer   []byte    // our answer that goes into the ACK
-	remote       *SDP      // of theirs, as last received
+	sent         []byte      // the last SDP that we made
+	want         Direction   // what we would like; an answer may allow less
+	offered      *SDP        // our offer that waits for its answer
+	lateAnswer   []byte      // our answer that goes into the ACK
+	remote       *SDP        // of theirs, as last received
 	remoteBody   string
+	refused      bool           // we refused an offer after it, which had a version too
 	onFinal      func(*Message) // of a re-INVITE
 	answerFields []Field
 }
@@ -375,11 +376,11 @@ func (c *Call) RemoteSDP() *SDP {
 	return c.remote
 }
 
-// LocalSDP is what this side says of its media now.
+// LocalSDP is what this side last said of its media; nil before.
 func (c *Call) LocalSDP() []byte {
 	c.peer.mu.Lock()
 	defer c.peer.mu.Unlock()
-	return c.desc.bytes()
+	return slices.Clone(c.sent)
 }
 
 // Say changes what the call says; nil says nothing and sends nothing.

@@ -190,10 +190,10 @@ func (c *Call) checkSDP(s *SDP, body string) {
 	case old == nil:
 	case s.Session != old.Session:
 		c.peer.violate("o= line changed from %q to %q in a dialog", old.Session, s.Session)
-	case body != c.remoteBody && s.Version != old.Version+1:
+	case body != c.remoteBody && s.Version != old.Version+1 && !(c.refused && s.Version > old.Version):
 		c.peer.violate("SDP changed but its version went from %d to %d", old.Version, s.Version)
 	}
-	if !s.Audio.Addr().Is4() || s.Audio.Addr().IsUnspecified() && s.Direction == SendRecv {
+	if !s.Audio.Addr().Is4() || s.Audio.Addr().IsUnspecified() && c.remote == nil {
 		c.peer.violate("SDP offers audio at %v", s.Audio)
 	}
 	if s.Audio.Port() != 0 && len(s.Codecs) == 0 {

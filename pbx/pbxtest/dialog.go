@@ -1,6 +1,7 @@
 package pbxtest
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,13 +35,18 @@ func (c *Call) finished(e End) {
 
 // describe makes our next SDP.
 func (c *Call) describe(d Direction) []byte {
-	old := c.desc.bytes()
 	c.desc.direction = d
-	if c.described && string(old) != string(c.desc.bytes()) {
+	return c.publish()
+}
+
+// publish counts the version up if the description is not the one that was
+// last sent (RFC 3264 §8).
+func (c *Call) publish() []byte {
+	if c.sent != nil && !bytes.Equal(c.sent, c.desc.bytes()) {
 		c.desc.version++
 	}
-	c.described = true
-	return c.desc.bytes()
+	c.sent = c.desc.bytes()
+	return c.sent
 }
 
 func (c *Call) setOffer(m *Message, sdp []byte) {
@@ -48,6 +54,9 @@ func (c *Call) setOffer(m *Message, sdp []byte) {
 	m.Set("Content-Type", "application/sdp")
 	if s, err := ParseSDP(sdp); err == nil { // a test may offer nonsense
 		c.offered = s
+		if s.Direction.receives() {
+			c.voice.ready()
+		}
 	}
 }
 
@@ -228,12 +237,13 @@ func (c *Call) describedBy(m *Message) {
 	c.lateAnswer = c.answerTo(s, m.Body)
 }
 
-func (c *Call) setRemote(s *SDP, body []byte) { c.remote, c.remoteBody = s, string(body) }
+func (c *Call) setRemote(s *SDP, body []byte) {
+	c.remote, c.remoteBody, c.refused = s, string(body), false
+}
 
 // answerTo takes their offer and makes our answer.
 func (c *Call) answerTo(s *SDP, body []byte) []byte {
 	c.setRemote(s, body)
-	d := c.desc
 	c.desc.codecs = nil
 	for _, mine := range c.voice.cfg.Codecs {
 		if slices.Contains(s.Codecs, mine) {
@@ -250,12 +260,8 @@ func (c *Call) answerTo(s *SDP, body []byte) []byte {
 	}
 	dir = dir.answer(c.want)
 	c.desc.direction = dir
-	if c.described && string(d.bytes()) != string(c.desc.bytes()) {
-		c.desc.version++
-	}
-	c.described = true
 	c.flow(dir)
-	return c.desc.bytes()
+	return c.publish()
 }
 
 // flow lets the voice do what both descriptions allow.
@@ -430,8 +436,8 @@ func (c *Call) respond(status int, fields []Field) {
 
 // localSDP is our answer to the INVITE's offer, or our offer if it had none.
 func (c *Call) localSDP() []byte {
-	if c.described {
-		return c.desc.bytes()
+	if c.sent != nil {
+		return c.sent
 	}
 	if len(c.invite.Body) == 0 {
 		return c.offerLate(c.want)
@@ -518,6 +524,7 @@ func (c *Call) onOffer(tx *serverTx) {
 		return
 	}
 	if c.offered != nil || c.mine != nil && c.mine.req.Method == "INVITE" && c.mine.final == nil {
+		c.refused = true
 		p.respond(tx, 491, nil) // RFC 3261 §14.2
 		return
 	}
@@ -530,6 +537,7 @@ func (c *Call) onOffer(tx *serverTx) {
 	c.checkSDP(s, string(m.Body))
 	body := c.answerTo(s, m.Body)
 	if len(c.desc.codecs) == 0 {
+		c.refused = true
 		p.respond(tx, 488, nil)
 		return
 	}

@@ -29,13 +29,14 @@ type step struct {
 	at       time.Time
 	from, to string
 	label    string
+	short    string // without the reason phrase
 	call     int
 	lost     bool
 	again    bool
 	callID   string
 }
 
-const columnWidth = 28
+const columnWidth = 30
 
 // NewLadder makes a ladder; name its participants with Name, left to right.
 func NewLadder() *Ladder {
@@ -99,7 +100,12 @@ func (l *Ladder) add(at time.Time, from, to netip.AddrPort, m *Message, again, l
 	if l.calls[m.CallID()] == 0 {
 		l.calls[m.CallID()] = len(l.calls) + 1
 	}
-	s := step{at: at, from: l.name(from), to: l.name(to), label: masked(m.String()), call: l.calls[m.CallID()], lost: lost, again: again, callID: m.CallID()}
+	short := m.Method
+	if m.Status != 0 {
+		_, method := m.CSeq()
+		short = fmt.Sprintf("%d (%s)", m.Status, method)
+	}
+	s := step{short: short, at: at, from: l.name(from), to: l.name(to), label: masked(m.String()), call: l.calls[m.CallID()], lost: lost, again: again, callID: m.CallID()}
 	l.steps = append(l.steps, s)
 	if l.out != nil {
 		l.emit(l.draw(s))
@@ -195,6 +201,10 @@ func (l *Ladder) draw(s step) string {
 	}
 	left, right := margin+min(from, to)*columnWidth, margin+max(from, to)*columnWidth
 	text := []rune(" " + s.text() + " ")
+	if len(text) > columnWidth-5 {
+		s.label = s.short
+		text = []rune(" " + s.text() + " ")
+	}
 	if from != to {
 		for i := left + 1; i < right; i++ {
 			line[i] = '─'

@@ -168,6 +168,14 @@ func (e *endpoint) configure(m media) {
 	e.start()
 }
 
+// ready is called when we have offered to receive: what is heard from then on
+// is allowed, before the answer has come (RFC 3264 §5.1).
+func (e *endpoint) ready() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ear.quietBy = time.Time{}
+}
+
 func (e *endpoint) say(s Source, limit time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
