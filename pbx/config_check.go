@@ -1,0 +1,3 @@
+package pbx
+
+func (c *Config) validate(bad func(key, format string, args ...any)) {}
