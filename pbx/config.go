@@ -227,12 +227,14 @@ func (s *Source) UnmarshalText(b []byte) error {
 		*s = Source{Prefix: p.Masked()}
 		return nil
 	}
-	if a, err := netip.ParseAddr(text); err == nil {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
 		*s = Source{Prefix: netip.PrefixFrom(a, a.BitLen())}
 		return nil
 	}
-	if ap, err := netip.ParseAddrPort(text); err == nil {
-		*s = Source{Prefix: netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()), Port: ap.Port()}
+	if ap, err := netip.ParseAddrPort(text); err == nil && ap.Addr().Zone() == "" && ap.Port() != 0 {
+		a := ap.Addr().Unmap()
+		*s = Source{Prefix: netip.PrefixFrom(a, a.BitLen()), Port: ap.Port()}
 		return nil
 	}
 	return fmt.Errorf("%q is not a network, an address or ADDRESS:PORT", text)
@@ -311,9 +313,17 @@ func (m Mistake) Error() string { return m.Key + ": " + m.Text }
 // joined (errors.Join of Mistake), nil if there are none.
 func (c *Config) Validate() error {
 	var errs []error
-	bad := func(key, format string, args ...any) {
+	c.validate(func(key, format string, args ...any) {
 		errs = append(errs, Mistake{key, fmt.Sprintf(format, args...)})
-	}
-	c.validate(bad)
+	}, func(string, string, ...any) {})
 	return errors.Join(errs...)
+}
+
+// Warnings lists what is allowed and hardly meant.
+func (c *Config) Warnings() []Mistake {
+	var list []Mistake
+	c.validate(func(string, string, ...any) {}, func(key, format string, args ...any) {
+		list = append(list, Mistake{key, fmt.Sprintf(format, args...)})
+	})
+	return list
 }
