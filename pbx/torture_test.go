@@ -181,7 +181,7 @@ func TestTorture(t *testing.T) {
 	check("invut", len(headers) == 2 && headers[0].String() == "Accept: application/sdp", headers)
 }
 
-// TestTortureIPv6: the messages of RFC 5118 (§4), in short.
+// TestTortureIPv6: the messages of RFC 5118 §4, in short.
 func TestTortureIPv6(t *testing.T) {
 	sdp6 := "v=0\r\no=assistant 971731711378798081 0 IN IP6 2001:db8::20\r\ns=-\r\nc=IN IP6 2001:db8::20\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 2\r\n"
 	mixed := "v=0\r\no=bob 280744730 28977631 IN IP4 host.example.com\r\ns=-\r\nt=0 0\r\nm=audio 22334 RTP/AVP 0\r\nc=IN IP4 192.0.2.1\r\n" +
@@ -218,7 +218,7 @@ func TestTortureIPv6(t *testing.T) {
 		{"4.6", "addresses in the SDP", "ok", text("INVITE", "sip:user@[2001:db8::10]", "[2001:db8::20];branch=z9hG4bKas3-111", `"Caller" <sip:caller@[2001:db8::20]>`, "Content-Type: application/sdp\r\n", sdp6),
 			func(r *sip.Request) bool {
 				n := newNegotiation(netip.MustParseAddr("2001:db8::10"), 20000, 1)
-				body, _ := sdpBody(r)
+				body, _, _ := sdpBody(r)
 				_, p, err := n.answer(body, 3)
 				return err == nil && p.Remote == netip.MustParseAddrPort("[2001:db8::20]:6000")
 			}},
@@ -226,14 +226,14 @@ func TestTortureIPv6(t *testing.T) {
 			func(r *sip.Request) bool { return r.Via().Port == 6050 && len(r.GetHeaders("Via")) == 2 }},
 		{"4.8", "several families in the SDP", "ok", text("INVITE", "sip:user@[2001:db8::10]", via, `<sip:caller@[2001:db8::9:1]>`, "Content-Type: application/sdp\r\n", mixed),
 			func(r *sip.Request) bool {
-				body, _ := sdpBody(r)
+				body, _, _ := sdpBody(r)
 				_, p, err := testNegotiation().answer(body, 3)
 				return err == nil && p.Remote == netip.MustParseAddrPort("192.0.2.1:22334")
 			}},
 		{"4.9", "IPv4-mapped", "ok", text("INVITE", "sip:user@example.com", "[::ffff:192.0.2.10]:19823;branch=z9hG4bKbh19", `"T. desk phone" <sip:ted@[::ffff:192.0.2.2]>`, "Content-Type: application/sdp\r\n",
 			strings.ReplaceAll(sdp6, "2001:db8::20", "::ffff:192.0.2.2")),
 			func(r *sip.Request) bool {
-				body, _ := sdpBody(r)
+				body, _, _ := sdpBody(r)
 				_, p, err := testNegotiation().answer(body, 3)
 				return err == nil && p.Remote == netip.MustParseAddrPort("192.0.2.2:6000") && r.Via().Port == 19823
 			}},
