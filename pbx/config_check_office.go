@@ -184,10 +184,6 @@ func (k checker) dial() {
 	k.atLeast("dial.max_outgoing_per_extension", d.MaxOutgoingPerExtension, 0, ", which is none")
 }
 
-func isDigits(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-}
-
 func (k checker) guard() {
 	for i, t := range k.Guard.Trusted {
 		if t.Bits() == 0 {

@@ -36,7 +36,7 @@ func office() Config {
 	return c
 }
 
-func TestValidateTakesTheOffice(t *testing.T) {
+func TestConfigTakesTheOffice(t *testing.T) {
 	c := office()
 	if err := c.Validate(); err != nil {
 		t.Error(err)
@@ -46,9 +46,9 @@ func TestValidateTakesTheOffice(t *testing.T) {
 	}
 }
 
-// TestValidate: each mistake is reported at its key, alone, and says what is
+// TestConfigMistakes: each mistake is reported at its key, alone, and says what is
 // wrong.
-func TestValidate(t *testing.T) {
+func TestConfigMistakes(t *testing.T) {
 	source := func(text string) Source {
 		var s Source
 		if err := s.UnmarshalText([]byte(text)); err != nil {
@@ -176,7 +176,7 @@ func mistakes(err error) (list []Mistake) {
 	return list
 }
 
-func TestWarnings(t *testing.T) {
+func TestConfigWarnings(t *testing.T) {
 	for _, tc := range []struct {
 		key, text string
 		doubtful  func(c *Config)
@@ -214,8 +214,8 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestValidateSurvivesTheZeroConfig: it reports, it does not panic.
-func TestValidateSurvivesTheZeroConfig(t *testing.T) {
+// TestConfigSurvivesZero: it reports, it does not panic.
+func TestConfigSurvivesZero(t *testing.T) {
 	var c Config
 	if got := mistakes(c.Validate()); !slices.ContainsFunc(got, func(m Mistake) bool { return m.Key == "sip.listen" }) {
 		t.Errorf("%v", got)
