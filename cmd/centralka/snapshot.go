@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"centralka/desk"
@@ -157,19 +156,4 @@ func alarms(s web.Snapshot, sw pbx.Status, recorder bool, slow *slowFacts) []web
 	raise(s.Vault.Mismatches > 0, "integrity", "Nagrania niezgodne z zapisem: %d", s.Vault.Mismatches)
 	raise(s.Panics > 0, "internal-errors", "Połączenia zakończone błędem wewnętrznym: %d", s.Panics)
 	return out
-}
-
-// version is what the build says of itself.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, kv := range info.Settings {
-		if kv.Key == "vcs.revision" && len(kv.Value) >= 12 {
-			v += " " + kv.Value[:12]
-		}
-	}
-	return v
 }
