@@ -100,12 +100,12 @@ func (h *Hours) add(line string) error {
 // minutes reads HH:MM up to 24:00 as minutes of the day.
 func minutes(s string) (int, error) {
 	hh, mm, ok := strings.Cut(strings.TrimSpace(s), ":")
-	h, err1 := strconv.Atoi(hh)
-	m, err2 := strconv.Atoi(mm)
-	if !ok || len(mm) != 2 || err1 != nil || err2 != nil || h < 0 || m < 0 || m > 59 || h*60+m > 24*60 {
+	h, err1 := strconv.ParseUint(hh, 10, 8)
+	m, err2 := strconv.ParseUint(mm, 10, 8)
+	if !ok || len(mm) != 2 || err1 != nil || err2 != nil || m > 59 || h*60+m > 24*60 {
 		return 0, fmt.Errorf("%q is not a time of the day from 00:00 to 24:00", s)
 	}
-	return h*60 + m, nil
+	return int(h*60 + m), nil
 }
 
 // Open reports whether it is open at t.
@@ -126,33 +126,28 @@ func (h *Hours) spans(day ordinance.Day) []span {
 	return h.week[day.Weekday()]
 }
 
+// horizon is how far ahead Next and Closes look, in days.
+const horizon = 366
+
 // Next returns the next instant after t at which it opens; false if it does not
 // within a year.
-func (h *Hours) Next(t time.Time) (time.Time, bool) {
-	day := ordinance.DayOf(t)
-	for range 366 {
-		for _, s := range h.spans(day) {
-			if at := instant(day, s.from); at.After(t) {
-				return at, true
-			}
-		}
-		day = day.Next(1)
-	}
-	return time.Time{}, false
-}
+func (h *Hours) Next(t time.Time) (time.Time, bool) { return h.turn(t, true) }
 
 // Closes returns the instant at which it closes next; false if it is not open
-// at t.
+// at t, or goes on for more than a year.
 func (h *Hours) Closes(t time.Time) (time.Time, bool) {
 	if !h.Open(t) {
 		return time.Time{}, false
 	}
+	return h.turn(t, false)
+}
+
+// turn returns the first instant after t at which it becomes open or closed.
+func (h *Hours) turn(t time.Time, open bool) (time.Time, bool) {
 	day := ordinance.DayOf(t)
-	for range 8 {
-		for _, s := range h.spans(day) {
-			at := instant(day, s.to)
-			// Times that meet at midnight are one stretch.
-			if at.After(t) && !h.Open(at) {
+	for range horizon + 1 {
+		for _, at := range h.edges(day) {
+			if at.After(t) && h.Open(at) == open && h.Open(at.Add(-1)) != open {
 				return at, true
 			}
 		}
@@ -161,8 +156,29 @@ func (h *Hours) Closes(t time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// instant is the wall-clock minute of a day; a minute that spring leaves out is
-// the instant at which the clock jumps over it.
-func instant(day ordinance.Day, minute int) time.Time {
-	return time.Date(day.Year, day.Month, day.Date, minute/60, minute%60, 0, 0, ordinance.Warsaw)
+// edges are the instants of a day at which Open may turn, in order: its
+// beginning, and those at which its wall clock shows an opening or closing
+// time, or jumps. In the night in which summer time ends a time is shown twice;
+// in the one in which it begins a time may be skipped.
+func (h *Hours) edges(day ordinance.Day) []time.Time {
+	begin, end := day.Start(), day.Next(1).Start()
+	edges := []time.Time{begin}
+	_, early := begin.Zone() // seconds east of UTC
+	_, late := end.Zone()
+	if _, jump := begin.ZoneBounds(); early != late {
+		edges = append(edges, jump)
+	}
+	midnight := time.Date(day.Year, day.Month, day.Date, 0, 0, 0, 0, time.UTC)
+	for _, s := range h.spans(day) {
+		for _, m := range []int{s.from, s.to} {
+			wall := midnight.Add(time.Duration(m) * time.Minute)
+			for _, offset := range []int{early, late} {
+				if at := wall.Add(-time.Duration(offset) * time.Second); at.After(begin) && at.Before(end) {
+					edges = append(edges, at)
+				}
+			}
+		}
+	}
+	slices.SortFunc(edges, time.Time.Compare)
+	return edges
 }

@@ -77,6 +77,64 @@ func TestNextAndCloses(t *testing.T) {
 	}
 }
 
+// TestTurnsAgreeWithOpen holds Next and Closes against Open asked every minute,
+// over both days on which the clock changes and over holidays, for times that
+// the clock skips or shows twice, meet at midnight, or end in the jump.
+func TestTurnsAgreeWithOpen(t *testing.T) {
+	lines := [][]string{
+		{"mon-fri 07:30-15:30"},
+		{"sun 02:00-02:30", "sun 02:45-04:00"},
+		{"sun 02:30-03:00"},
+		{"sat 20:00-24:00", "sun 00:00-02:30", "mon-sun 18:00-19:00"},
+		{"mon-sun 00:00-24:00"},
+		{"sun 22:00-24:00", "mon 00:00-06:00"},
+		{"sun 22:00-24:00", "mon 00:30-01:00"},
+	}
+	for _, begin := range []time.Time{
+		time.Date(2026, 3, 27, 20, 0, 0, 0, time.UTC),
+		time.Date(2026, 10, 23, 20, 0, 0, 0, time.UTC),
+		time.Date(2026, 12, 23, 20, 0, 0, 0, time.UTC),
+	} {
+		for _, week := range lines {
+			h := hours(t, week...)
+			end := begin.Add(4 * 24 * time.Hour)
+			// The turns that Open shows, from the last to the first.
+			var opens, closes time.Time
+			for at := end; at.After(begin); at = at.Add(-time.Minute) {
+				now, before := h.Open(at), h.Open(at.Add(-time.Minute))
+				switch {
+				case now && !before:
+					opens = at
+				case !now && before:
+					closes = at
+				default:
+					continue
+				}
+				asked := at.Add(-time.Minute)
+				if next, ok := h.Next(asked); !opens.IsZero() && (!ok || !next.Equal(opens)) {
+					t.Errorf("%v: opens after %v: %v %v, want %v", week, asked, next.UTC(), ok, opens)
+				}
+				if got, ok := h.Closes(asked); ok != before || before && !got.Equal(closes) {
+					t.Errorf("%v: closes after %v: %v %v, want %v", week, asked, got.UTC(), ok, closes)
+				}
+			}
+		}
+	}
+	always := hours(t, "mon-sun 00:00-24:00")
+	always.holidays = false
+	if at, ok := always.Closes(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)); ok {
+		t.Errorf("closes at %v, though it is always open", at)
+	}
+	if at, ok := always.Next(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)); ok {
+		t.Errorf("opens at %v, though it is always open", at)
+	}
+	// Open on every day but holidays: weeks may pass before it closes.
+	christmas, ok := hours(t, "mon-sun 00:00-24:00").Closes(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC))
+	if want := "2026-12-23T23:00:00Z"; !ok || christmas.UTC().Format(time.RFC3339) != want {
+		t.Errorf("closes %v, want %s", christmas.UTC(), want)
+	}
+}
+
 func TestHoursMistakes(t *testing.T) {
 	for line, want := range map[string]string{
 		"mon":                    "days and times",
@@ -87,6 +145,7 @@ func TestHoursMistakes(t *testing.T) {
 		"mon 7:3-15:30":          "time of the day",
 		"mon 08:00-08:00":        "ends before",
 		"mon -1:00-08:00":        "time of the day",
+		"mon +7:00-08:00":        "time of the day",
 		"mon-fri 07:30-15:30 ąę": "time of the day",
 	} {
 		_, err := ParseHours(HoursConfig{Week: []string{line}})

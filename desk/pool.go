@@ -1,6 +1,8 @@
 package desk
 
 import (
+	"cmp"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -61,29 +63,52 @@ type AgentStatus struct {
 
 // Pool is all agents. It is safe for concurrent use.
 type Pool struct {
+	log *slog.Logger
+
 	mu     sync.Mutex
 	agents map[AgentID]*agent
+	phones map[AgentID]*phone // also of extensions that are no agents: a reload may make them so
 	last   map[string]AgentID // round-robin: last taken, by the members' list
 	subs   map[chan struct{}]struct{}
 }
 
-// agent is guarded by the pool's mutex. Its state is derived: see state.
+// phone is what the switch says of an extension. It is guarded by the pool's
+// mutex and outlives the agent.
+type phone struct {
+	registered bool
+	calls      int // its dialogs
+}
+
+// agent is guarded by the pool's mutex. Its state is derived (see state); shown
+// is what settle saw last.
 type agent struct {
 	Agent
-	registered bool
+	*phone
 	away       string // reason for which the agent wants no calls; "" is none
 	offer      *Offer
-	calls      int       // dialogs of the phone, as the switch counts them
+	blameless  bool      // the phone still rings for an offer that was taken back
+	serves     bool      // a conversation from a queue goes on
 	wrapUntil  time.Time // end of the rest
 	idleSince  time.Time // of the last call's end, or of becoming ready
-	since      time.Time // of the present state
+	shown      State
+	since      time.Time // of shown
 	unanswered int
 	timer      *time.Timer // end of the rest
 }
 
-// NewPool makes an empty pool.
-func NewPool() *Pool {
-	return &Pool{agents: map[AgentID]*agent{}, last: map[string]AgentID{}, subs: map[chan struct{}]struct{}{}}
+// NewPool makes an empty pool. It logs the agents' changes of state.
+func NewPool(log *slog.Logger) *Pool {
+	return &Pool{log: log, agents: map[AgentID]*agent{}, phones: map[AgentID]*phone{}, last: map[string]AgentID{}, subs: map[chan struct{}]struct{}{}}
+}
+
+// phone returns what is known of id's phone.
+func (p *Pool) phone(id AgentID) *phone {
+	ph := p.phones[id]
+	if ph == nil {
+		ph = &phone{}
+		p.phones[id] = ph
+	}
+	return ph
 }
 
 func (a *agent) state(now time.Time) State {
@@ -110,12 +135,13 @@ func (p *Pool) SetAgents(list []Agent) {
 	for _, cfg := range list {
 		a := p.agents[cfg.ID]
 		if a == nil {
-			a = &agent{idleSince: now, since: now}
+			a = &agent{phone: p.phone(cfg.ID), idleSince: now, since: now}
 			if !cfg.ReadyOnRegister {
 				a.away = "new"
 			}
 		}
 		a.Agent = cfg
+		p.settle(a, now)
 		next[cfg.ID] = a
 	}
 	for id, a := range p.agents {
@@ -138,47 +164,61 @@ func (a *agent) drop() {
 	}
 }
 
-// change applies f to an agent and wakes the queues if the state is another
-// afterwards.
+// change applies f to an agent.
 func (p *Pool) change(id AgentID, f func(a *agent, now time.Time)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	a := p.agents[id]
-	if a == nil {
+	if a := p.agents[id]; a != nil {
+		now := time.Now()
+		f(a, now)
+		p.settle(a, now)
+	}
+}
+
+// settle notices that an agent's state is another than before: the queues are
+// woken, and who has become ready is idle from now on.
+func (p *Pool) settle(a *agent, now time.Time) {
+	state := a.state(now)
+	if state == a.shown {
 		return
 	}
-	p.changeLocked(a, f)
+	if state == Ready && (a.shown == Away || a.shown == WrapUp) {
+		a.idleSince = now
+	}
+	p.log.Debug("agent", "agent", string(a.ID), "from", a.shown.String(), "to", state.String())
+	a.shown, a.since = state, now
+	p.wake()
 }
 
-func (p *Pool) changeLocked(a *agent, f func(a *agent, now time.Time)) {
-	now := time.Now()
-	before := a.state(now)
-	f(a, now)
-	if after := a.state(now); after != before {
-		a.since = now
-		if after == Ready && before == Away {
-			a.idleSince = now
+// Available says whether the agent's phone can be reached. A phone that was
+// started again ends an absence for unanswered calls; one that refreshes its
+// registration does not.
+func (p *Pool) Available(id AgentID, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ph := p.phone(id)
+	if ph.registered == on {
+		return
+	}
+	ph.registered = on
+	if a := p.agents[id]; a != nil {
+		if on && a.ReadyOnRegister && a.away == "unanswered" {
+			a.away = ""
 		}
-		p.wake()
+		p.settle(a, time.Now())
 	}
 }
 
-// Available says whether the agent's phone can be reached.
-func (p *Pool) Available(id AgentID, on bool) {
-	p.change(id, func(a *agent, _ time.Time) {
-		a.registered = on
-		if on && a.ReadyOnRegister && a.away == "unanswered" {
-			a.away = "" // the phone was started again
-		}
+// SetReady says that the agent takes calls; a rest ends.
+func (p *Pool) SetReady(id AgentID) {
+	p.change(id, func(a *agent, now time.Time) {
+		a.away, a.unanswered = "", 0
+		p.rest(a, now, 0)
 	})
 }
 
-// SetReady says that the agent takes calls.
-func (p *Pool) SetReady(id AgentID) {
-	p.change(id, func(a *agent, now time.Time) { a.away, a.unanswered, a.wrapUntil = "", 0, now })
-}
-
-// SetAway says that the agent takes no calls, and why.
+// SetAway says that the agent takes no calls, and why. A call that is already
+// offered or goes on is not touched.
 func (p *Pool) SetAway(id AgentID, reason string) {
 	if reason == "" {
 		reason = "said"
@@ -186,41 +226,52 @@ func (p *Pool) SetAway(id AgentID, reason string) {
 	p.change(id, func(a *agent, _ time.Time) { a.away = reason })
 }
 
-// Busy changes the number of dialogs that the agent's phone has. The rest
-// begins when the last one ends, if there was a conversation from a queue.
+// Busy changes the number of dialogs that the phone has: who is on the phone,
+// for whatever reason, is not offered a call. When the last one ends and there
+// was a conversation from a queue, the rest begins.
 func (p *Pool) Busy(id AgentID, delta int) {
-	p.change(id, func(a *agent, now time.Time) {
-		a.calls = max(0, a.calls+delta)
-		if a.calls > 0 {
-			return
-		}
-		if a.offer == nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ph := p.phone(id)
+	ph.calls = max(0, ph.calls+delta)
+	a := p.agents[id]
+	if a == nil {
+		return
+	}
+	now := time.Now()
+	if ph.calls == 0 {
+		// A phone that rang in vain for a caller who gave up, or whom another
+		// agent took, does not cost its agent the place.
+		if a.offer == nil && !a.blameless {
 			a.idleSince = now
 		}
+		a.blameless = false
+		if a.serves {
+			a.serves = false
+			p.rest(a, now, a.WrapUp)
+		}
+	}
+	p.settle(a, now)
+}
+
+// Release ends a conversation from a queue that is no dialog of the phone: the
+// rest begins.
+func (p *Pool) Release(id AgentID) {
+	p.change(id, func(a *agent, now time.Time) {
+		a.idleSince, a.serves = now, false
+		p.rest(a, now, a.WrapUp)
 	})
 }
 
-// Release ends a conversation that came from a queue: the agent rests for the
-// wrap-up.
-func (p *Pool) Release(id AgentID) {
-	p.change(id, func(a *agent, now time.Time) {
-		a.idleSince = now
-		if a.WrapUp <= 0 {
-			return
-		}
-		a.wrapUntil = now.Add(a.WrapUp)
-		if a.timer != nil {
-			a.timer.Stop()
-		}
-		a.timer = time.AfterFunc(a.WrapUp, func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if p.agents[a.ID] == a {
-				a.since, a.idleSince = time.Now(), time.Now()
-				p.wake()
-			}
-		})
-	})
+// rest lets an agent rest for d from now on; zero ends a rest.
+func (p *Pool) rest(a *agent, now time.Time, d time.Duration) {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.timer, a.wrapUntil = nil, now.Add(d)
+	if id := a.ID; d > 0 {
+		a.timer = time.AfterFunc(d, func() { p.change(id, func(*agent, time.Time) {}) })
+	}
 }
 
 // Offer is a reservation of one agent for one caller. Exactly one of Accept,
@@ -291,7 +342,8 @@ func listKey(members []AgentID) string {
 
 func (p *Pool) reserve(a *agent, deadline time.Time) *Offer {
 	o := &Offer{p: p, id: a.ID, a: a}
-	p.changeLocked(a, func(a *agent, _ time.Time) { a.offer = o })
+	a.offer, a.blameless = o, false
+	p.settle(a, time.Now())
 	o.timer = time.AfterFunc(time.Until(deadline), o.Release)
 	return o
 }
@@ -304,15 +356,17 @@ func (o *Offer) end(f func(a *agent, now time.Time)) {
 		return
 	}
 	o.timer.Stop()
-	o.p.changeLocked(o.a, func(a *agent, now time.Time) {
-		a.offer = nil
-		f(a, now)
-	})
+	now := time.Now()
+	o.a.offer = nil
+	f(o.a, now)
+	o.p.settle(o.a, now)
 }
 
 // Accept says that the agent took the call; that the phone is busy is counted
 // by Busy.
-func (o *Offer) Accept() { o.end(func(a *agent, _ time.Time) { a.unanswered = 0 }) }
+func (o *Offer) Accept() {
+	o.end(func(a *agent, _ time.Time) { a.unanswered, a.serves = 0, true })
+}
 
 // Decline says that the agent did not take the call: "timeout", "busy",
 // "declined" or "unreachable". Unanswered offers in a row make an agent away.
@@ -331,7 +385,7 @@ func (o *Offer) Decline(result string) {
 }
 
 // Release takes the reservation back, for no fault of the agent's.
-func (o *Offer) Release() { o.end(func(*agent, time.Time) {}) }
+func (o *Offer) Release() { o.end(func(a *agent, _ time.Time) { a.blameless = a.calls > 0 }) }
 
 // Subscribe returns a channel that holds a token whenever an agent's state has
 // changed since it was last emptied, and the function that ends it.
@@ -372,14 +426,6 @@ func (p *Pool) Snapshot() []AgentStatus {
 		}
 		out = append(out, st)
 	}
-	slices.SortFunc(out, func(a, b AgentStatus) int {
-		switch {
-		case a.ID < b.ID:
-			return -1
-		case a.ID > b.ID:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(out, func(a, b AgentStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return out
 }

@@ -6,9 +6,11 @@ import (
 )
 
 // HoldMusic is the music that callers hear while they wait: a calm piece of our
-// own, computed at its first use, so that no licence is due. It lasts 28 s and
-// loops without a seam.
-var HoldMusic = sync.OnceValue(func() *Prompt { return NewPrompt(composeHoldMusic()) })
+// own, so that no licence is due. It lasts 28 s, loops without a seam and is
+// computed at the first call, which takes some tens of milliseconds.
+func HoldMusic() *Prompt { return holdMusic() }
+
+var holdMusic = sync.OnceValue(func() *Prompt { return NewPrompt(composeHoldMusic()) })
 
 // The piece: seven bars of four seconds. In each a chord swells and fades under
 // its neighbours, and a few soft bell tones wander over it. All of it lies where
@@ -51,7 +53,7 @@ func composeHoldMusic() []int16 {
 			// Two voices a fraction of a Hertz apart make the pad breathe.
 			f := frequency(pitch)
 			gain := 0.20 / (1 + 0.25*float64(i))
-			pad := tone{start: start - musicBar/4, length: musicBar * 3 / 2, swell: true}
+			pad := tone{start: start - musicBar/2, length: 2 * musicBar, swell: true}
 			pad.addTo(ring, f-0.15, gain)
 			pad.addTo(ring, f+0.17, gain)
 			pad.addTo(ring, 2*f, gain*0.30)

@@ -54,7 +54,9 @@ type PortableConfig struct {
 // Locks: mu guards the engine's tables. wiring is held while the relations
 // between streams change, so that they always agree on both sides; the packet
 // path never takes it. Each stream's own mu is innermost, and nobody holds two
-// of those, nor any lock while sending or receiving packets.
+// of those, nor any lock while sending or receiving packets. So packets that
+// two goroutines send at the moment at which a stream's origin changes are
+// numbered in order but may leave in the other.
 type portable struct {
 	cfg   PortableConfig
 	log   *slog.Logger

@@ -83,8 +83,7 @@ func parseSDP(b []byte) (*sdpSession, error) {
 	for len(b) > 0 {
 		var raw []byte
 		raw, b, _ = bytes.Cut(b, []byte{'\n'})
-		line := strings.TrimRight(string(raw), "\r \t\x00")
-		line = strings.TrimLeft(line, " \t")
+		line := strings.TrimSpace(strings.Map(sdpPrintable, string(raw)))
 		if line == "" {
 			continue
 		}
@@ -158,6 +157,15 @@ func parseSDP(b []byte) (*sdpSession, error) {
 		return nil, fmt.Errorf("%w: empty", errSDP)
 	}
 	return s, nil
+}
+
+// sdpPrintable makes control characters, the CR of the line's end among them,
+// white space.
+func sdpPrintable(r rune) rune {
+	if r < ' ' || r == 0x7f {
+		return ' '
+	}
+	return r
 }
 
 // parseSDPOrigin reads o=; it decides nothing for us, so it is never an error.
