@@ -285,7 +285,7 @@ func (r *rig) call() *pbxtest.Call {
 // complete.
 func (r *rig) records() []store.CallRecord {
 	r.t.Helper()
-	for range 200 {
+	for range 1000 {
 		var out []store.CallRecord
 		open := 0
 		for rec, err := range r.store.CallsByDay(ordinance.Day{}, ordinance.Day{}) {
