@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,8 @@ type incoming struct {
 	announce announcing
 	proof    announced
 	proven   bool
-	queue    *queue // in which it waits, or from which it is offered
+	queue    *queue   // in which it waits, or from which it is offered
+	visited  []string // queues that it has been in: overflow never leads back
 	ring     *ringing
 	farewell media.PlayID // closing message being played; the call ends after it
 	why      store.Cause  // with which the closing message ends the call
@@ -153,6 +155,7 @@ func (c *incoming) route(target string) {
 			return
 		}
 		c.rec.Queue = name
+		c.visited = append(c.visited, name)
 		if c.rec.Queued.IsZero() {
 			c.rec.Queued = time.Now()
 		}
@@ -199,8 +202,11 @@ func (ev queueOverflowed) on(c *call) {
 	}
 	in.stopRinging("")
 	in.queue = nil
-	if o := ev.q.cfg.Overflow; o != "" {
-		in.route(o)
+	// Two full queues that overflow into each other must not play ball with the
+	// caller.
+	next := ev.q.cfg.Overflow
+	if name, ok := strings.CutPrefix(next, "queue:"); next != "" && !(ok && slices.Contains(in.visited, name)) {
+		in.route(next)
 		return
 	}
 	in.bidFarewell(c.s.prompts.busy, store.CauseQueueTimeout)
