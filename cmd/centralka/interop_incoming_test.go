@@ -170,6 +170,9 @@ func TestCancelCrossesAnswer(t *testing.T) {
 	}
 }
 
+// lag is how late a process may be on a busy machine.
+const lag = 400 * time.Millisecond
+
 // TestAckLate: RFC 3261 §13.3.1.4, T1 backoff of the 200.
 func TestAckLate(t *testing.T) {
 	r := newRig(t)
@@ -181,7 +184,7 @@ func TestAckLate(t *testing.T) {
 		t.Fatalf("%d times 200, want 3: at 0, T1, 3*T1, and none after the ACK", len(oks))
 	}
 	for i, want := range []time.Duration{500 * time.Millisecond, time.Second} {
-		if got := oks[i+1].Sub(oks[i]); (got - want).Abs() > 150*time.Millisecond {
+		if got := oks[i+1].Sub(oks[i]); got < want-100*time.Millisecond || got > want+lag {
 			t.Errorf("200 sent again after %v, want %v", got, want)
 		}
 	}
@@ -206,7 +209,7 @@ func TestAckNever(t *testing.T) {
 	}
 	for i := 1; i < len(oks); i++ {
 		want := min(500*time.Millisecond<<(i-1), 4*time.Second)
-		if got := oks[i].Sub(oks[i-1]); (got - want).Abs() > 200*time.Millisecond {
+		if got := oks[i].Sub(oks[i-1]); (got - want).Abs() > lag {
 			t.Errorf("200 no. %d after %v, want %v", i+1, got, want)
 		}
 	}

@@ -3,7 +3,10 @@
 package main
 
 import (
+	"crypto/md5"
 	"fmt"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,8 +158,34 @@ func TestOutgoingChallenge(t *testing.T) {
 	pauseFor(time.Second)
 	agent.order("hangup", "")
 	carrier.succeed(10 * time.Second)
+	var proven sippMessage
+	for _, m := range carrier.log() {
+		if !m.sent && strings.HasPrefix(m.first(), "INVITE ") && strings.Contains(m.text, "\nProxy-Authorization:") {
+			proven = m
+			break
+		}
+	}
+	verifyDigest(t, proven.text, "szczecin", trunkSecret)
 	v := r.open()
 	v.recorded(v.only(), store.OutcomeOK)
+}
+
+// verifyDigest checks the Proxy-Authorization of an INVITE (RFC 7616 §3.4.1,
+// MD5 and qop auth).
+func verifyDigest(t *testing.T, invite, user, password string) {
+	t.Helper()
+	_, rest, _ := strings.Cut(invite, "\nProxy-Authorization: Digest ")
+	line, _, _ := strings.Cut(rest, "\n")
+	field := map[string]string{}
+	for _, m := range regexp.MustCompile(`(\w+)=(?:"([^"]*)"|([^",\s]+))`).FindAllStringSubmatch(line, -1) {
+		field[m[1]] = m[2] + m[3]
+	}
+	h := func(parts ...string) string { return fmt.Sprintf("%x", md5.Sum([]byte(strings.Join(parts, ":")))) }
+	want := h(h(user, field["realm"], password), field["nonce"], field["nc"], field["cnonce"], field["qop"], h("INVITE", field["uri"]))
+	uri, _, _ := strings.Cut(strings.TrimPrefix(invite, "INVITE "), " ")
+	if field["response"] != want || field["uri"] != uri || field["username"] != user {
+		t.Errorf("credentials %v: want response %s for %s", field, want, uri)
+	}
 }
 
 // TestPhoneBySIPp: registration, a wrong password and a call, to the letter.
