@@ -111,6 +111,23 @@ func TestPacketPathDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// TestStalePacketIsNotRelayed: a packet that was on its way to a stream when
+// that turned to another origin is not sent.
+func TestStalePacketIsNotRelayed(t *testing.T) {
+	s, _ := bridged(t, PCMA)
+	in := inbound{Packet: Packet{Kind: KindPCMA, Payload: []byte{1}}}
+	out := make([]byte, maxPacket)
+	sink := s.sink
+	sink.pass(sink, &in, 0, out)
+	if n := sink.Stats().Sent; n != 0 {
+		t.Errorf("%d packets of another origin were sent", n)
+	}
+	sink.pass(s, &in, 0, out)
+	if n := sink.Stats().Sent; n != 1 {
+		t.Errorf("%d packets sent, want 1", n)
+	}
+}
+
 func BenchmarkRelayPacket(b *testing.B) {
 	for name, law := range map[string]Codec{"same law": PCMA, "transcoded": PCMU} {
 		b.Run(name, func(b *testing.B) {

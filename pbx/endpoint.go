@@ -75,14 +75,18 @@ func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger)
 	quiet := slog.New(muffled{log.Handler()})
 	ua, err := sipgo.NewUA(
 		sipgo.WithUserAgent(cfg.UserAgent),
-		sipgo.WithUserAgentParser(sip.NewParser()),
+		sipgo.WithUserAgentParser(newSIPParser()),
 		sipgo.WithUserAgenTLSConfig(e.tlsCfg),
 		sipgo.WithUserAgentTransportLayerOptions(
 			sip.WithTransportLayerLogger(quiet),
 			sip.WithTransportLayerReadFilter(e.filter)),
 		sipgo.WithUserAgentTransactionLayerOptions(
 			sip.WithTransactionLayerLogger(quiet),
-			sip.WithTransactionLayerUnhandledResponseHandler(func(res *sip.Response) { e.stray(res) })),
+			sip.WithTransactionLayerUnhandledResponseHandler(func(res *sip.Response) {
+				if validateResponse(res) == nil {
+					e.stray(res)
+				}
+			})),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("start SIP stack: %w", err)
@@ -128,6 +132,7 @@ func (e *endpoint) open(l Listener) (serve func() error, err error) {
 	if l.Transport == "tls" {
 		ln = tls.NewListener(ln, e.tlsCfg)
 	}
+	ln = textListener{ln}
 	e.mu.Lock()
 	e.streams = append(e.streams, ln)
 	e.mu.Unlock()
@@ -205,8 +210,8 @@ func (e *endpoint) close() {
 }
 
 // filter sees raw bytes before sipgo does. It never returns an error: that
-// would end the listener. For streams the bytes are whatever a read returned,
-// not a message, so only datagrams are normalized and judged.
+// would end the listener. What comes by a stream was cut into messages and
+// normalised by its textConn.
 func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error) {
 	src, ok := addrPort(p.RemoteAddr)
 	if !ok {
@@ -220,20 +225,20 @@ func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error)
 	}
 	out, kind := normalizeDatagram(data)
 	switch kind {
-	case datagramKeepAlive:
-		return nil, nil
-	case datagramMessage:
+	case textRequest, textResponse:
 		return out, nil
+	case textMalformed:
+		// The parser cannot read it: it is answered as far as it can be salvaged
+		// (RFC 4475 §3.1.2), from the socket that it came to.
+		out = malformedResponse(data, src)
 	}
-	// Not a SIP message that the parser can read: answer it if enough of it can
-	// be salvaged (RFC 4475 §3.1.2), from the socket that it came to.
-	if answer := malformedResponse(data); answer != nil {
+	if len(out) > 0 {
 		e.mu.Lock()
 		conn := e.sockets[p.LocalAddr.String()]
 		e.mu.Unlock()
 		if conn != nil {
-			if _, err := conn.WriteTo(answer, p.RemoteAddr); err != nil && !errors.Is(err, net.ErrClosed) {
-				e.log.Debug("answer malformed request", "err", err)
+			if _, err := conn.WriteTo(out, p.RemoteAddr); err != nil && !errors.Is(err, net.ErrClosed) {
+				e.log.Debug("answer below the parser", "err", err)
 			}
 		}
 	}
@@ -248,7 +253,7 @@ func (e *endpoint) receive(req *sip.Request, tx *sip.ServerTx) {
 		// it for ever.
 		defer tx.Terminate()
 	}
-	if status, reason, extra := validate(req); status != 0 {
+	if status, reason, extra := validate(req, requestRules{Own: e.sentBy()}); status != 0 {
 		if req.IsAck() {
 			return
 		}
@@ -313,6 +318,9 @@ func (e *endpoint) reply(req *sip.Request, tx *sip.ServerTx, status int, reason 
 
 // address sets where req goes and from which listener it leaves.
 func (e *endpoint) address(req *sip.Request, to hop) {
+	if req.ContentLength() == nil {
+		req.SetBody(nil) // writes Content-Length: 0
+	}
 	req.SetTransport(to.transport)
 	req.SetDestination(to.remote.String())
 	if to.transport == "UDP" {
@@ -332,6 +340,23 @@ func (e *endpoint) address(req *sip.Request, to hop) {
 	via.Params.Add("branch", sip.GenerateBranchN(24))
 	via.Params.Add("rport", "") // RFC 3581 §3
 	req.PrependHeader(via)
+}
+
+// sentBy lists what our own Via fields say, by which a request of ours is known
+// that came back.
+func (e *endpoint) sentBy() []string {
+	host, port, fixed := e.advertised()
+	var out []string
+	for _, l := range e.cfg.Listen {
+		if !fixed {
+			host = l.Addr.Addr().String()
+		}
+		if port == 0 || !fixed {
+			port = int(l.Addr.Port())
+		}
+		out = append(out, net.JoinHostPort(host, strconv.Itoa(port)))
+	}
+	return out
 }
 
 // advertised returns sip.advertise as host and port (0: the listener's).
@@ -374,12 +399,17 @@ func (e *endpoint) transact(req *sip.Request, on func(res *sip.Response, err err
 		}
 		final := false
 		tx.OnRetransmission(func(res *sip.Response) {
-			materialize(res)
-			e.stray(res)
+			if validateResponse(res) == nil {
+				e.stray(res)
+			}
 		})
 		for {
 			select {
 			case res := <-tx.Responses():
+				if err := validateResponse(res); err != nil {
+					e.log.Debug("response dropped", "err", err)
+					continue
+				}
 				materialize(res)
 				final = final || res.StatusCode >= 200
 				on(res, nil)

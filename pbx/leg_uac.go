@@ -244,6 +244,7 @@ func (l *leg) sendCancel() {
 	for _, h := range l.cancelWith {
 		req.AppendHeader(h)
 	}
+	req.SetBody(nil)
 	req.SetTransport(inv.Transport())
 	req.SetDestination(inv.Destination())
 	req.Laddr = inv.Laddr

@@ -2,6 +2,7 @@ package pbx
 
 import (
 	"bytes"
+	"net/netip"
 )
 
 // What comes from the network is looked at here before sipgo's parser sees it.
@@ -37,10 +38,9 @@ import (
 //	textStun, textGarbage      returns nil
 //
 // For TCP and TLS the filter sees pieces of a stream, not messages. There the
-// accepted connection is wrapped (which limits and idle timeouts need anyway):
-// its Read feeds a streamText of its own and returns the messages that next
-// yields; textMalformed is answered and the stream goes on, textLost is answered
-// and the connection closed.
+// connection is wrapped (which limits and idle timeouts need anyway): its Read
+// gives what it read to the feed of a streamText of its own, writes the reply to
+// the peer, and returns the rest to sipgo.
 
 // textKind says what a datagram, or the next piece of a stream, is.
 type textKind uint8
@@ -438,6 +438,26 @@ func (s *streamText) next() ([]byte, textKind) {
 		return msg, scan.refuse()
 	}
 	return out, scan.kind
+}
+
+// feed is push and next in one: out is what the parser may have now, reply is to
+// be written back (pongs, answers to what cannot be parsed), and ok is false if
+// the stream is lost: close it after the reply.
+func (s *streamText) feed(chunk []byte, source netip.AddrPort) (out, reply []byte, ok bool) {
+	s.push(chunk)
+	for {
+		msg, kind := s.next()
+		switch kind {
+		case textPartial:
+			return out, reply, !s.lost
+		case textRequest, textResponse:
+			out = append(out, msg...)
+		case textKeepAlive:
+			reply = append(reply, msg...)
+		case textMalformed, textLost:
+			reply = append(reply, malformedResponse(msg, source)...)
+		}
+	}
 }
 
 // findHead looks for the end of the empty line behind the head.

@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -66,4 +67,60 @@ func (c *boundedConn) Close() error {
 		c.listener.mu.Unlock()
 	})
 	return c.Conn.Close()
+}
+
+// textListener hands out connections that read whole, normalised messages.
+type textListener struct{ net.Listener }
+
+func (l textListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &textConn{Conn: c}, nil
+}
+
+// textConn cuts a stream into messages for sipgo's parser. Read is for one
+// goroutine.
+type textConn struct {
+	net.Conn
+	text streamText
+	left []byte // of a message that did not fit into the last Read
+	buf  [4096]byte
+}
+
+// Read returns the next message, or a part of it if b is short. Keep-alives and
+// what cannot be parsed are answered here; a stream in which no boundary is left
+// ends.
+func (c *textConn) Read(b []byte) (int, error) {
+	for len(c.left) == 0 {
+		out, kind := c.text.next()
+		switch kind {
+		case textRequest, textResponse:
+			c.left = out
+		case textKeepAlive:
+			if _, err := c.Write(out); err != nil {
+				return 0, err
+			}
+		case textMalformed, textLost:
+			src, _ := addrPort(c.RemoteAddr())
+			if answer := malformedResponse(out, src); answer != nil {
+				if _, err := c.Write(answer); err != nil {
+					return 0, err
+				}
+			}
+			if kind == textLost {
+				return 0, io.EOF
+			}
+		default:
+			n, err := c.Conn.Read(c.buf[:])
+			if n == 0 && err != nil {
+				return 0, err
+			}
+			c.text.push(c.buf[:n])
+		}
+	}
+	n := copy(b, c.left)
+	c.left = c.left[n:]
+	return n, nil
 }

@@ -91,7 +91,7 @@ type liveConfig struct {
 	announcements map[string]*announcement // by NumberConfig.Announcement
 	audioErr      error                    // why an announcement cannot be played
 	outgoing      *media.Prompt
-	plan          DialPlan
+	plan          *DialPlan
 }
 
 // New builds a switch. It opens no socket; an announcement that cannot be read
@@ -122,10 +122,10 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		return nil, err
 	}
 	s.end.serve, s.end.stray = s.serve, s.strayResponse
-	s.auth = newAuthServer(s.domain(), func(user string) (string, bool) {
+	s.auth = newAuthServer(authConfig{Realm: s.domain(), Secret: func(user string) (authSecret, bool) {
 		secret, ok := s.config().Secrets.Extensions[user]
-		return secret, ok
-	})
+		return authSecret{Password: secret}, ok
+	}})
 	s.lines = newLines(func(ext string, delta int) { s.pool.Busy(desk.AgentID(ext), delta) })
 	s.clerk = newClerk(p.Store, p.Log)
 	s.registrar = newRegistrar(s, s.auth)
@@ -162,7 +162,12 @@ func prepare(cfg Config) (*liveConfig, error) {
 			l.outgoing = a.prompt
 		}
 	}
-	l.plan = NewDialPlan(cfg.Dial)
+	d := cfg.Dial
+	plan, err := newDialPlan(DialRules{OutsidePrefix: d.OutsidePrefix, Emergency: d.Emergency, Allow: d.Allow, Block: d.Block})
+	if err != nil {
+		return nil, err
+	}
+	l.plan = plan
 	return l, nil
 }
 
@@ -534,9 +539,6 @@ func (s *Switch) serveInDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 // strayResponse gives a repeated 2xx to its leg, to be acknowledged again.
 func (s *Switch) strayResponse(res *sip.Response) {
 	materialize(res)
-	if res.CallID() == nil || res.From() == nil || res.To() == nil || res.CSeq() == nil {
-		return
-	}
 	tag, _ := res.From().Params.Get("tag")
 	s.mu.Lock()
 	l := s.dialogs[dialogID{res.CallID().Value(), tag}]
@@ -601,7 +603,8 @@ func (s *Switch) phoneNetwork(addr netip.Addr) bool {
 // authenticate asks a phone for its password (RFC 3261 §22) and returns its
 // extension.
 func (s *Switch) authenticate(req *sip.Request, tx *sip.ServerTx, h hop) (ext string, ok bool) {
-	user, result := s.auth.verify(req)
+	source := h.remote.Addr()
+	user, result := s.auth.verify(req, source)
 	switch result {
 	case authOK:
 		if from := userOf(req.From().Address); from != user {
@@ -612,12 +615,15 @@ func (s *Switch) authenticate(req *sip.Request, tx *sip.ServerTx, h hop) (ext st
 			s.end.reply(req, tx, 403, "Forbidden")
 			return "", false
 		}
-		s.guard.authSucceeded(h.remote.Addr())
+		s.guard.authSucceeded(source)
 		return user, true
+	case authMalformed:
+		s.end.reply(req, tx, 400, "Bad Credentials")
+		return "", false
 	case authFailed:
-		s.guard.authFailed(h.remote.Addr())
+		s.guard.authFailed(source)
 	}
-	s.end.reply(req, tx, 401, "Unauthorized", s.auth.challenge(result == authStale)...)
+	s.end.reply(req, tx, 401, "Unauthorized", s.auth.challenge(401, source, result == authStale)...)
 	if req.Method == sip.REGISTER {
 		tx.Terminate() // nothing to absorb: hold no memory for strangers
 	}
@@ -737,7 +743,7 @@ func (s *Switch) announcementFor(n NumberConfig) *announcement {
 
 func (s *Switch) outgoingNotice() *media.Prompt { return s.config().outgoing }
 
-func (s *Switch) dialplan() *DialPlan { return &s.config().plan }
+func (s *Switch) dialplan() *DialPlan { return s.config().plan }
 
 func (s *Switch) isExtension(n string) bool {
 	_, ok := s.config().extensions[n]

@@ -218,7 +218,7 @@ func TestTortureIPv6(t *testing.T) {
 		{"4.6", "addresses in the SDP", "ok", text("INVITE", "sip:user@[2001:db8::10]", "[2001:db8::20];branch=z9hG4bKas3-111", `"Caller" <sip:caller@[2001:db8::20]>`, "Content-Type: application/sdp\r\n", sdp6),
 			func(r *sip.Request) bool {
 				n := newNegotiation(netip.MustParseAddr("2001:db8::10"), 20000, 1)
-				body, _ := sdpBody(r)
+				body, _, _ := sdpBody(r)
 				_, p, err := n.answer(body, 3)
 				return err == nil && p.Remote == netip.MustParseAddrPort("[2001:db8::20]:6000")
 			}},
@@ -226,14 +226,14 @@ func TestTortureIPv6(t *testing.T) {
 			func(r *sip.Request) bool { return r.Via().Port == 6050 && len(r.GetHeaders("Via")) == 2 }},
 		{"4.8", "several families in the SDP", "ok", text("INVITE", "sip:user@[2001:db8::10]", via, `<sip:caller@[2001:db8::9:1]>`, "Content-Type: application/sdp\r\n", mixed),
 			func(r *sip.Request) bool {
-				body, _ := sdpBody(r)
+				body, _, _ := sdpBody(r)
 				_, p, err := testNegotiation().answer(body, 3)
 				return err == nil && p.Remote == netip.MustParseAddrPort("192.0.2.1:22334")
 			}},
 		{"4.9", "IPv4-mapped", "ok", text("INVITE", "sip:user@example.com", "[::ffff:192.0.2.10]:19823;branch=z9hG4bKbh19", `"T. desk phone" <sip:ted@[::ffff:192.0.2.2]>`, "Content-Type: application/sdp\r\n",
 			strings.ReplaceAll(sdp6, "2001:db8::20", "::ffff:192.0.2.2")),
 			func(r *sip.Request) bool {
-				body, _ := sdpBody(r)
+				body, _, _ := sdpBody(r)
 				_, p, err := testNegotiation().answer(body, 3)
 				return err == nil && p.Remote == netip.MustParseAddrPort("192.0.2.2:6000") && r.Via().Port == 19823
 			}},

@@ -101,8 +101,8 @@ func validate(req *sip.Request, rules requestRules) (status int, reason string, 
 		if !acceptsSDP(req) {
 			return 406, "Not Acceptable", nil
 		}
-		if _, status := sdpBody(req); status != 0 {
-			return status, "Unsupported Media Type", []sip.Header{
+		if _, status, reason := sdpBody(req); status != 0 {
+			return status, reason, []sip.Header{
 				sip.NewHeader("Accept", "application/sdp"), sip.NewHeader("Accept-Encoding", "identity")}
 		}
 	}
@@ -248,17 +248,17 @@ func acceptsSDP(req *sip.Request) bool {
 // sdpBody finds the session description of a message: the body, or the first
 // part of that type in a multipart body. No body, or one that may be ignored
 // (handling=optional, RFC 3204), is nil and 0; a body that we cannot read is
-// status 415.
+// status 415 with its reason phrase.
 func sdpBody(msg interface {
 	Body() []byte
 	GetHeader(name string) sip.Header
-}) (body []byte, status int) {
+}) (body []byte, status int, reason string) {
 	body = msg.Body()
 	if len(bytes.TrimSpace(body)) == 0 {
-		return nil, 0
+		return nil, 0, ""
 	}
 	if h := msg.GetHeader("Content-Encoding"); h != nil && !strings.EqualFold(strings.TrimSpace(h.Value()), "identity") && h.Value() != "" {
-		return nil, 415
+		return nil, 415, "Unsupported Media Type"
 	}
 	kind := ""
 	if h := msg.GetHeader("Content-Type"); h != nil {
@@ -273,9 +273,9 @@ func sdpBody(msg interface {
 	}
 	body, ok := sdpPart(kind, body)
 	if !ok && !optional {
-		return nil, 415
+		return nil, 415, "Unsupported Media Type"
 	}
-	return body, 0
+	return body, 0, ""
 }
 
 func sdpPart(kind string, body []byte) ([]byte, bool) {

@@ -64,8 +64,8 @@ func (s *Store) ensureDay(d ordinance.Day) error {
 				if err := json.Unmarshal(v, &old); err != nil {
 					return err
 				}
-				if old.State == stateDoomed {
-					return fmt.Errorf("day %v is being deleted", d)
+				if old.State != stateOpen {
+					return ErrGone
 				}
 			}
 			v, err := json.Marshal(line)

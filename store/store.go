@@ -45,6 +45,10 @@ import (
 // ErrNotFound is returned for a call, recording or journal that is not there.
 var ErrNotFound = errors.New("not found")
 
+// ErrGone is returned for a day whose term is over: what it held is being
+// destroyed or has been.
+var ErrGone = errors.New("retention period is over")
+
 // ErrInUse is returned by Open if another process has the vault.
 var ErrInUse = errors.New("the vault is in use by another process")
 

@@ -31,7 +31,7 @@ type End struct {
 	ByUs bool
 	// Status is the refusing response's, 0 after BYE.
 	Status int
-	// Reason is the Reason field (RFC 3326) of what ended it.
+	// Reason is the Reason field (RFC 3326 §2) of what ended it.
 	Reason string
 }
 
@@ -389,7 +389,7 @@ func (c *Call) Say(s Source) { c.voice.say(s, 0) }
 // SayFor says it for d of the speaker's time, then sends nothing.
 func (c *Call) SayFor(s Source, d time.Duration) { c.voice.say(s, d) }
 
-// SendDTMF presses keys (RFC 4733): 100 ms each with 60 ms between.
+// SendDTMF presses keys (RFC 4733 §2.3): 100 ms each with 60 ms between.
 func (c *Call) SendDTMF(keys string) error { return c.voice.press(keys) }
 
 // ChangeSSRC makes the voice go on as another source with its own sequence and

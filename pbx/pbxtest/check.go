@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// checkMessage looks for what any message must have (RFC 3261 §8.1.1, §8.2.6,
-// §20.14). It reports false if the message cannot be handled at all.
+// checkMessage looks for what any message must have (RFC 3261 §8.1.1,
+// RFC 3261 §20.14). It reports false if the message cannot be handled at all.
 func (p *Peer) checkMessage(m *Message, raw []byte) bool {
 	usable := true
 	for _, name := range []string{"From", "To", "Call-ID", "CSeq"} {
@@ -71,8 +71,8 @@ func (p *Peer) checkContact(m *Message) {
 	}
 }
 
-// checkResponse compares a response with its request (RFC 3261 §8.2.6.2, RFC
-// 3581 §4).
+// checkResponse compares a response with its request (RFC 3261 §8.2.6.2,
+// RFC 3581 §4).
 func (p *Peer) checkResponse(req, m *Message) {
 	vias := m.All("Via")
 	if len(vias) != 1 {
@@ -124,8 +124,8 @@ func bareVia(v string) string {
 	return strings.Join(kept, ";")
 }
 
-// checkAck compares an ACK with the INVITE and its final response (RFC 3261
-// §13.2.2.4, §17.1.1.3).
+// checkAck compares an ACK with the INVITE and its final response
+// (RFC 3261 §13.2.2.4, RFC 3261 §17.1.1.3).
 func (p *Peer) checkAck(tx *serverTx, ack *Message) {
 	num, _ := tx.req.CSeq()
 	if n, _ := ack.CSeq(); n != num {
@@ -170,8 +170,8 @@ func (p *Peer) checkCancel(invite *serverTx, m *Message) {
 	}
 }
 
-// checkInDialog looks at a request of the other side within a call (RFC 3261
-// §12.2).
+// checkInDialog looks at a request of the other side within a call
+// (RFC 3261 §12.2).
 func (c *Call) checkInDialog(m *Message) {
 	num, _ := m.CSeq()
 	if c.remoteCSeq != 0 && num <= c.remoteCSeq {

@@ -332,6 +332,9 @@ func (c *Call) sendCancel() {
 func (p *Peer) onInvite(tx *serverTx) {
 	m := tx.req
 	num, _ := m.CSeq()
+	if p.bound && m.URI != p.contactURI() {
+		p.violate("INVITE does not go to the Contact that we registered")
+	}
 	b := Behaviour{}
 	if p.behave != nil {
 		b = p.behave(m)

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// Answers to digest challenges (RFC 7616, RFC 8760), in arithmetic of our own
-// so that it checks the switch's.
+// Answers to digest challenges (RFC 7616 §3.4, RFC 8760 §2), in arithmetic of
+// our own so that it checks the switch's.
 
 type challenge struct {
 	realm, nonce, opaque, algorithm string
-	qop, stale                      bool
+	qop                             bool
 }
 
 func challengeField(status int) (asks, answers string) {
@@ -50,8 +50,6 @@ func (p *Peer) challenged(m *Message) (challenge, bool) {
 				c.opaque = v
 			case "algorithm":
 				c.algorithm = strings.ToUpper(v)
-			case "stale":
-				c.stale = eq(v, "true")
 			case "qop":
 				for _, q := range strings.Split(v, ",") {
 					c.qop = c.qop || eq(strings.TrimSpace(q), "auth")

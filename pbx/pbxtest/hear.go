@@ -25,7 +25,7 @@ type Heard struct {
 	Longest time.Duration
 	// Unsent counts our own packets that the socket refused.
 	Unsent int
-	// Keys are the DTMF keys pressed (RFC 4733).
+	// Keys are the DTMF keys pressed (RFC 4733 §2.3).
 	Keys string
 	// SSRCs are the sources in the order in which they came.
 	SSRCs []uint32
@@ -81,6 +81,7 @@ type ear struct {
 	top      uint16 // highest sequence
 	seen     uint64 // bit i: top-i came
 	base     uint32 // timestamp that lies at sample pos
+	baseAt   time.Time
 	pos      int
 	stamp    uint32    // of the latest packet in order
 	at       time.Time // its arrival
@@ -191,8 +192,14 @@ func (r *ear) order(seq uint16, ssrc, stamp uint32, now time.Time, event bool) b
 			return true // its timestamp is the start of the key
 		}
 		said := time.Duration(int32(stamp-r.stamp)) * time.Second / Rate
-		if off := said - now.Sub(r.at); off > r.tolerance || off < -r.tolerance {
-			r.complain(now, "RTP timestamp moved by %v in %v", said.Round(time.Millisecond), now.Sub(r.at).Round(time.Millisecond))
+		passed := now.Sub(r.at)
+		if off := said - passed; off <= r.tolerance && off >= -r.tolerance {
+			// Small steps must not add up either; clocks differ by 0.1 % at most.
+			said = time.Duration(int32(stamp-r.base)) * time.Second / Rate
+			passed = now.Sub(r.baseAt)
+		}
+		if off := said - passed; off.Abs() > r.tolerance+passed/1000 {
+			r.complain(now, "RTP timestamp moved by %v in %v", said.Round(time.Millisecond), passed.Round(time.Millisecond))
 			r.anchor(stamp, now)
 		}
 		r.stamp, r.at = stamp, now
@@ -203,6 +210,10 @@ func (r *ear) order(seq uint16, ssrc, stamp uint32, now time.Time, event bool) b
 	case d <= 0 && -d < maxMisorder:
 		if -d < 64 {
 			r.seen |= 1 << -d
+		}
+		if off := int32(stamp - r.stamp); !event && (off > 0 || off < -5*Rate) {
+			r.complain(now, "RTP timestamp of a late packet is off by %v", timeOf(int(off)).Round(time.Millisecond))
+			return false
 		}
 		r.h.Late++
 		r.received++
@@ -223,7 +234,7 @@ func (r *ear) restart(seq uint16, stamp uint32, now time.Time) {
 
 // anchor lays a timestamp on the sample of its arrival, behind what was heard.
 func (r *ear) anchor(stamp uint32, now time.Time) {
-	r.base = stamp
+	r.base, r.baseAt = stamp, now
 	r.pos = max(len(r.h.PCM), int(now.Sub(r.h.Start)*Rate/time.Second))
 }
 
@@ -241,10 +252,6 @@ func (r *ear) decode(law Codec, stamp uint32, payload []byte) {
 		} else {
 			r.h.PCM[at+i] = g711.DecodeAlawFrame(b)
 		}
-	}
-	// Close to the latest packet the distance never wraps.
-	if int32(stamp-r.base) > 1<<30 {
-		r.pos, r.base = at, stamp
 	}
 }
 

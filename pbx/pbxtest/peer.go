@@ -113,6 +113,7 @@ type Peer struct {
 	incoming   []*Call // not yet taken by WaitCall
 	nonces     map[string]int
 	behave     func(*Message) Behaviour
+	bound      bool // registered once: calls come to our Contact
 	closed     bool
 }
 

@@ -152,6 +152,7 @@ func (p *Phone) bind(ctx context.Context, expires time.Duration) (time.Duration,
 		p.violate("%s grants %v, asked for %v", res, granted, expires)
 	}
 	p.until = time.Now().Add(granted)
+	p.bound = true
 	return granted, nil
 }
 

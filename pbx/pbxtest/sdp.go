@@ -11,8 +11,8 @@ import (
 
 var errNoAudio = errors.New("no audio in the SDP")
 
-// Codec is one of the two laws of G.711 by its static RTP payload type (RFC
-// 3551 §6).
+// Codec is one of the two laws of G.711 by its static RTP payload type
+// (RFC 3551 §6).
 type Codec uint8
 
 const (
@@ -179,7 +179,7 @@ type description struct {
 	event     uint8
 	ptime     int
 	direction Direction
-	zeroHold  bool // c=0.0.0.0, the hold of RFC 2543
+	zeroHold  bool // c=0.0.0.0, the old form of hold (RFC 3264 §8.4)
 }
 
 func (d description) bytes() []byte {

@@ -65,15 +65,15 @@ func Bursts(s Source, on, off time.Duration) Source {
 	talk, period := samplesIn(on), samplesIn(on+off)
 	return func(first int, out []int16) bool {
 		voiced := s(first, out)
-		any := false
+		talking := false
 		for i := range out {
 			if (first+i)%period >= talk {
 				out[i] = 0
 			} else {
-				any = voiced
+				talking = voiced
 			}
 		}
-		return any
+		return talking
 	}
 }
 

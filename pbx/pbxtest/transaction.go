@@ -138,8 +138,8 @@ func (p *Peer) onResponse(m *Message, raw []byte) {
 	tx.on(m, again)
 }
 
-// ackFailure acknowledges a final response that is not 2xx (RFC 3261
-// §17.1.1.3): same branch, same Request-URI, the response's To.
+// ackFailure acknowledges a final response that is not 2xx
+// (RFC 3261 §17.1.1.3): same branch, same Request-URI, the response's To.
 func (p *Peer) ackFailure(tx *clientTx, res *Message) {
 	ack := &Message{Method: "ACK", URI: tx.req.URI}
 	num, _ := tx.req.CSeq()

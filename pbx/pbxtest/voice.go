@@ -34,7 +34,7 @@ type Voice struct {
 	// NoEvents leaves telephone-event out of the SDP.
 	NoEvents bool
 	// DTX sends nothing while the source is silent; ComfortNoise announces each
-	// such silence with a packet of RFC 3389.
+	// such silence with a packet (RFC 3389 §4).
 	DTX, ComfortNoise bool
 	// SkewPPM makes the speaker's clock fast (positive) or slow, in parts per
 	// million.
@@ -99,7 +99,7 @@ type endpoint struct {
 	ear     ear
 }
 
-// keyPress is a DTMF event under way (RFC 4733).
+// keyPress is a DTMF event under way (RFC 4733 §2.3).
 type keyPress struct {
 	code  byte
 	down  int // frames that the key is held

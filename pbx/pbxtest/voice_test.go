@@ -121,6 +121,9 @@ func TestTheEarComplains(t *testing.T) {
 		{"sequence back", "sequence jumped by -499", func(c *Call) { c.voice.seq -= 500 }},
 		{"timestamp ahead", "timestamp moved by 1.02s in 20ms", func(c *Call) { c.voice.stamp += 8000 }},
 		{"timestamp back", "timestamp moved by -980ms in 20ms", func(c *Call) { c.voice.stamp -= 8000 }},
+		{"clock of 10 % more", "RTP timestamp moved by", func(c *Call) {
+			c.voice.source = func(int, []int16) bool { c.voice.stamp += 16; return true }
+		}},
 		{"stranger", "the SDP says", func(c *Call) {
 			c.voice.rtcp.WriteToUDPAddrPort(append(c.voice.header(nil, 8, false, c.voice.stamp), make([]byte, 160)...), c.voice.media.remote)
 		}},
