@@ -89,15 +89,11 @@ func (r *rig) open() *vault {
 	v := &vault{t: r.t, store: s}
 	now := time.Now()
 	yesterday, today := ordinance.DayOf(now.Add(-10*time.Minute)), ordinance.DayOf(now)
-	for _, day := range []ordinance.Day{yesterday, today} {
-		if day == yesterday && yesterday == today {
-			continue
-		}
-		calls, err := s.CallsByDay(day)
+	for call, err := range s.CallsByDay(yesterday, today) {
 		if err != nil {
-			r.t.Fatalf("read the calls of %v: %v", day, err)
+			r.t.Fatalf("read the calls: %v", err)
 		}
-		v.calls = append(v.calls, calls...)
+		v.calls = append(v.calls, call)
 	}
 	return v
 }
