@@ -140,7 +140,7 @@ func tailOf(path string, lines int) string {
 	if err != nil {
 		return err.Error()
 	}
-	all := strings.Split(strings.ReplaceAll(strings.TrimSpace(string(b)), "\r", "\n"), "\n")
+	all := strings.Split(strings.ReplaceAll(strings.TrimSpace(string(b)), "\r\n", "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
