@@ -168,7 +168,7 @@ func (a *authServer) verify(req *sip.Request, source netip.Addr) (user string, r
 	}
 	count := cred.Nc
 	if cred.QOP == "" {
-		count = 1 // RFC 2069 clients count nothing: one use
+		count = 1 // clients from before qop count nothing: one use
 	}
 	if !a.use(cred.Nonce, at, count) {
 		return "", authStale

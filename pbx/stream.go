@@ -85,39 +85,30 @@ func (l textListener) Accept() (net.Conn, error) {
 type textConn struct {
 	net.Conn
 	text streamText
-	left []byte // of a message that did not fit into the last Read
+	left []byte // what did not fit into the last Read
+	over bool   // the stream ends after left
 	buf  [4096]byte
 }
 
-// Read returns the next message, or a part of it if b is short. Keep-alives and
+// Read returns whole messages, or a part of one if b is short. Keep-alives and
 // what cannot be parsed are answered here; a stream in which no boundary is left
 // ends.
 func (c *textConn) Read(b []byte) (int, error) {
 	for len(c.left) == 0 {
-		out, kind := c.text.next()
-		switch kind {
-		case textRequest, textResponse:
-			c.left = out
-		case textKeepAlive:
-			if _, err := c.Write(out); err != nil {
+		if c.over {
+			return 0, io.EOF
+		}
+		n, err := c.Conn.Read(c.buf[:])
+		if n == 0 && err != nil {
+			return 0, err
+		}
+		src, _ := addrPort(c.RemoteAddr())
+		out, reply, ok := c.text.feed(c.buf[:n], src)
+		c.left, c.over = out, !ok
+		if len(reply) > 0 {
+			if _, err := c.Write(reply); err != nil {
 				return 0, err
 			}
-		case textMalformed, textLost:
-			src, _ := addrPort(c.RemoteAddr())
-			if answer := malformedResponse(out, src); answer != nil {
-				if _, err := c.Write(answer); err != nil {
-					return 0, err
-				}
-			}
-			if kind == textLost {
-				return 0, io.EOF
-			}
-		default:
-			n, err := c.Conn.Read(c.buf[:])
-			if n == 0 && err != nil {
-				return 0, err
-			}
-			c.text.push(c.buf[:n])
 		}
 	}
 	n := copy(b, c.left)
