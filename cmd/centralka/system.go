@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"centralka/desk"
@@ -36,6 +37,7 @@ type system struct {
 	statusLn net.Listener
 	control  *control
 	began    time.Time
+	slow     atomic.Pointer[slowFacts]
 }
 
 // newSystem opens the vault and the listeners of the status page and builds the
@@ -125,6 +127,9 @@ func (s *system) run(stop, hurry context.Context) error {
 		return nil
 	})
 	start(&pages, "control socket", s.control.serve)
+	unwatch := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watch(unwatch) })
 
 	var calls sync.WaitGroup
 	start(&calls, "switch", func() error { return s.sw.Run(switchCtx) })
@@ -143,6 +148,8 @@ func (s *system) run(stop, hurry context.Context) error {
 	engine.Wait()
 	stopRecorder()
 	rec.Wait() // renders what was recorded
+	close(unwatch)
+	watch.Wait()
 	stopStore()
 	vault.Wait()
 	err = errors.Join(err, s.close())
