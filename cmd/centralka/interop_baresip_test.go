@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -187,17 +188,11 @@ func (p *phone) await(typ string, timeout time.Duration) phoneEvent {
 	}
 }
 
-// happened counts events of a type so far.
-func (p *phone) happened(typ string) int {
+// called reports whether there was any call so far.
+func (p *phone) called() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := 0
-	for _, ev := range p.events {
-		if ev.Type == typ {
-			n++
-		}
-	}
-	return n
+	return slices.ContainsFunc(p.events, func(ev phoneEvent) bool { return strings.HasPrefix(ev.Type, "CALL_") })
 }
 
 // heard returns the WAV of what the phone heard in its newest call, which must
