@@ -74,7 +74,9 @@ type Recorder struct {
 	cfg  Config
 	disk disk
 	left leftBehind
-	word chan struct{} // a call record is to be stored
+	// Nobody ticks while there is nothing to do: these wake the writer, the
+	// keeper and the clerk.
+	began, worry, word chan struct{}
 
 	mu       sync.Mutex
 	work     sync.Cond // jobs, or closed
@@ -141,7 +143,7 @@ func New(cfg Config) *Recorder {
 		cfg.FlushEvery = 200 * time.Millisecond
 	}
 	cfg.FlushEvery = min(cfg.FlushEvery, maxBlock*time.Microsecond)
-	r := &Recorder{cfg: cfg, word: make(chan struct{}, 1)}
+	r := &Recorder{cfg: cfg, began: make(chan struct{}, 1), worry: make(chan struct{}, 1), word: make(chan struct{}, 1)}
 	r.work.L = &r.mu
 	r.disk = disk{
 		create: func(day ordinance.Day, id store.ID) (journal, error) { return cfg.Store.CreateJournal(day, id) },
@@ -190,19 +192,21 @@ func (r *Recorder) Start(rec store.CallRecord, at time.Time) *Recording {
 	c := &Recording{recorder: r, at: at, stored: rec.Day, end: -1, unsaid: true}
 	rec.Day = ordinance.DayOf(at)
 	rec.Recording = store.Recording{Began: at}
-	c.day, c.id, c.rec, c.dirty = rec.Day, rec.ID, rec, true
+	c.day, c.id, c.rec, c.dirty = rec.Day, rec.ID, own(rec), true
 	c.taps = [2]*media.Tap{media.NewTap(ringBytes, at), media.NewTap(ringBytes, at)}
 	r.mu.Lock()
 	r.active = append(r.active, c)
 	r.mu.Unlock()
-	r.tell()
+	wake(r.began)
+	wake(r.worry)
+	wake(r.word)
 	return c
 }
 
-// tell wakes the clerk.
-func (r *Recorder) tell() {
+// wake leaves word for one of Run's goroutines.
+func wake(c chan struct{}) {
 	select {
-	case r.word <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -279,21 +283,27 @@ func (r *Recorder) write(ctx context.Context) {
 		r.mu.Lock()
 		active := slices.Clone(r.active)
 		r.mu.Unlock()
-		if stop == nil && len(active) == 0 {
-			return
-		}
 		for _, c := range active {
 			if c.drain() {
 				r.ended(c)
 			}
 		}
+		if len(active) == 0 {
+			if stop == nil {
+				return
+			}
+			tick.Stop()
+		}
 		select {
 		case <-tick.C:
+		case <-r.began:
+			tick.Reset(r.cfg.FlushEvery)
 		case <-stop:
 			stop = nil
 			r.mu.Lock()
 			r.stopping = true
 			r.mu.Unlock()
+			wake(r.worry)
 		}
 	}
 }
@@ -316,25 +326,32 @@ func (r *Recorder) keep(done <-chan struct{}) {
 	for {
 		select {
 		case <-tick.C:
+		case <-r.worry:
+			tick.Reset(time.Second)
+			continue
 		case <-done:
 			return
 		}
 		r.mu.Lock()
-		recording := len(r.active) > 0
-		probe := r.failing[appending] != nil && !recording && time.Since(r.probed) >= probeEvery
-		if probe {
-			r.probed = time.Now()
-		}
 		now := time.Now()
 		r.deferred = slices.DeleteFunc(r.deferred, func(j *job) bool {
 			due := r.stopping || !j.due.After(now)
 			if due {
 				r.jobs = append(r.jobs, j)
-				r.work.Signal()
 			}
 			return due
 		})
+		r.work.Broadcast()
+		recording := len(r.active) > 0
 		sync := recording || r.failing[syncing] != nil
+		refused := r.failing[appending] != nil && !recording
+		probe := refused && now.Sub(r.probed) >= probeEvery
+		if probe {
+			r.probed = now
+		}
+		if !sync && !refused && len(r.deferred) == 0 {
+			tick.Stop()
+		}
 		r.mu.Unlock()
 		if sync {
 			_ = r.try(syncing, r.disk.sync)
@@ -364,7 +381,7 @@ func (r *Recorder) probe() (err error) {
 
 // file stores the records of open calls as they change.
 func (r *Recorder) file(done <-chan struct{}) {
-	retry := time.NewTicker(time.Second)
+	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
 		select {
@@ -375,14 +392,11 @@ func (r *Recorder) file(done <-chan struct{}) {
 		}
 		r.mu.Lock()
 		calls := slices.Clone(r.active)
-		for _, j := range slices.Concat(r.jobs, r.deferred) {
-			if j.live != nil {
-				calls = append(calls, j.live)
-			}
-		}
 		r.mu.Unlock()
 		for _, c := range calls {
-			c.file()
+			if !c.file() {
+				retry.Reset(time.Second)
+			}
 		}
 	}
 }
