@@ -196,20 +196,21 @@ func (w stereo) length() time.Duration {
 }
 
 // level is the amplitude of a tone in a lane between two instants; a tone of
-// this package's has 0.5. It is the mean over windows of 20 ms (Goertzel), in
-// which every tone used here has whole periods: the recorder may move a sample
-// between packets, and a long window would take the shift of phase for weakness.
+// this package's has 0.5. It is the mean over windows of 100 ms (Goertzel behind a
+// Hann window): the recorder may move a sample between packets, and a longer
+// window would take the shift of phase for weakness.
 func (w stereo) level(lane, hz int, from, to time.Duration) float64 {
-	const window = sampleRate / 50
+	const window = sampleRate / 10
 	at := func(d time.Duration) int {
 		return min(max(0, int(d.Seconds()*sampleRate)), len(w.lanes[lane]))
 	}
+	c := 2 * math.Cos(2*math.Pi*float64(hz)/sampleRate)
 	sum, n := 0.0, 0
 	for i := at(from); i+window <= at(to); i += window {
-		c := 2 * math.Cos(2*math.Pi*float64(hz)/sampleRate)
 		var s1, s2 float64
-		for _, x := range w.lanes[lane][i : i+window] {
-			s1, s2 = x+c*s1-s2, s1
+		for k, x := range w.lanes[lane][i : i+window] {
+			hann := 1 - math.Cos(2*math.Pi*float64(k)/window)
+			s1, s2 = x*hann+c*s1-s2, s1
 		}
 		sum += 2 * math.Sqrt(max(0, s1*s1+s2*s2-c*s1*s2)) / window
 		n++
