@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"centralka/desk"
@@ -22,7 +21,14 @@ const (
 type slowFacts struct {
 	disk      store.DiskUsage
 	incidents int
+	verify    verifyFacts
 	err       error
+}
+
+// verifyFacts sum up the newest integrity checks of all days.
+type verifyFacts struct {
+	at           time.Time
+	checked, bad int
 }
 
 // watch refreshes the slow facts until done is closed.
@@ -40,6 +46,17 @@ func (s *system) watch(done <-chan struct{}) {
 			}
 			f.incidents++
 		}
+		checks, err := s.store.Integrity()
+		if err != nil {
+			f.err = err
+		}
+		for _, c := range checks {
+			f.verify.checked += c.Recordings
+			f.verify.bad += len(c.Findings)
+			if c.Checked.After(f.verify.at) {
+				f.verify.at = c.Checked
+			}
+		}
 		s.slow.Store(&f)
 		select {
 		case <-done:
@@ -52,8 +69,7 @@ func (s *system) watch(done <-chan struct{}) {
 // snapshot takes the picture that the status page shows.
 func (s *system) snapshot() web.Snapshot {
 	sw, rec := s.sw.Status(), s.recorder.Status()
-	sweep, sweepErr := s.store.LastSweep()
-	verify := s.store.LastVerify()
+	sweep := s.store.LastSweep()
 	slow := s.slow.Load()
 	if slow == nil {
 		slow = &slowFacts{disk: store.DiskUsage{DaysLeft: -1}}
@@ -67,17 +83,14 @@ func (s *system) snapshot() web.Snapshot {
 			Dropped: map[string]uint64{"ring": rec.Overflowed, "disk": rec.Unwritten}, Err: rec.LastError, ErrAt: rec.LastFailed, Incidents: slow.incidents,
 		},
 		Vault: web.Vault{
-			Free: slow.disk.Free, Total: slow.disk.Total, DaysLeft: slow.disk.DaysLeft,
-			NextSweep: s.store.NextSweep(), LastSweep: sweep.At, SweptDays: len(sweep.Days), Unexplained: len(sweep.Unexplained),
-			LastVerified: verify.At, Verified: verify.Checked, Mismatches: len(verify.Bad),
+			Free: int64(slow.disk.Free), Total: int64(slow.disk.Total), DaysLeft: slow.disk.DaysLeft,
+			NextSweep: s.store.NextSweep(), LastSweep: sweep.Ended, SweepErr: sweep.Err, SweptDays: len(sweep.Days), Unexplained: len(sweep.Unexplained),
+			LastVerified: slow.verify.at, Verified: slow.verify.checked, Mismatches: slow.verify.bad,
 		},
 		Media: web.Media{
 			Engine: sw.Engine.Kind, Streams: sw.Engine.Streams, Ports: sw.Engine.Ports, Draining: sw.Engine.Draining,
 			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Foreign: sw.Engine.Foreign, Malformed: sw.Engine.Malformed, Unsent: sw.Engine.Unsent,
 		},
-	}
-	if sweepErr != nil {
-		out.Vault.SweepErr = sweepErr.Error()
 	}
 	for d, n := range sw.Began {
 		out.Began[string(d)] = n
@@ -143,19 +156,4 @@ func alarms(s web.Snapshot, sw pbx.Status, recorder bool, slow *slowFacts) []web
 	raise(s.Vault.Mismatches > 0, "integrity", "Nagrania niezgodne z zapisem: %d", s.Vault.Mismatches)
 	raise(s.Panics > 0, "internal-errors", "Połączenia zakończone błędem wewnętrznym: %d", s.Panics)
 	return out
-}
-
-// version is what the build says of itself.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, kv := range info.Settings {
-		if kv.Key == "vcs.revision" && len(kv.Value) >= 12 {
-			v += " " + kv.Value[:12]
-		}
-	}
-	return v
 }
