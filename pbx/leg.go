@@ -157,7 +157,7 @@ func (ev ackMissing) on(c *call) {
 	}
 	c.s.end.respond(a.tx, a.res)
 	a.interval = min(2*a.interval, sip.T2)
-	a.timer.Reset(a.interval)
+	a.timer.Reset(min(a.interval, time.Until(a.giveUp)))
 }
 
 // progress sends a provisional response; body may be nil.

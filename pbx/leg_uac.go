@@ -105,7 +105,7 @@ func (l *leg) proceeding(res *sip.Response) {
 	}
 	early := false
 	if body := res.Body(); len(body) > 0 {
-		params, err := l.neg.accept(body)
+		params, err := l.neg.early(body)
 		if err != nil {
 			l.log(slog.LevelInfo, "early answer unusable", "status", res.StatusCode, "err", err)
 		} else {
