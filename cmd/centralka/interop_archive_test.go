@@ -76,7 +76,12 @@ type archive struct {
 // test ran over midnight.
 func (r *rig) open() *archive {
 	r.t.Helper()
-	r.stop()
+	select {
+	case <-r.proc.done:
+		r.ended()
+	default:
+		r.stop()
+	}
 	s, err := store.Open(store.Config{Dir: r.vault(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		r.t.Fatalf("open the vault: %v", err)
