@@ -167,6 +167,9 @@ func (c *call) end(cause store.Cause, gone *leg) {
 		// What the far end said, or a closer reason of our own, is passed on.
 		row.status, row.text = st, statusText(st)
 	}
+	if c.a != nil && c.a.wasAnswered {
+		c.rec.SIPStatus = 200
+	}
 	if c.rec.Q850 == 0 {
 		c.rec.Q850 = row.q850
 	}
