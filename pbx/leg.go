@@ -49,6 +49,8 @@ type leg struct {
 	await    *await2xx
 	byeLater []sip.Header // headers of a BYE that must wait for the ACK; nil: none
 	wantBye  bool
+	// wasAnswered: a 2xx was sent to the INVITE that began it.
+	wasAnswered bool
 
 	// UAC
 	provisional bool // a provisional response has come
@@ -119,7 +121,7 @@ func (l *leg) closeMedia() {
 func (l *leg) answer(body []byte, offered bool) {
 	res := l.response(l.invite, 200, "OK")
 	l.addSDP(res, body)
-	l.state = legAnswered
+	l.state, l.wasAnswered = legAnswered, true
 	l.send2xx(&await2xx{seq: l.invite.CSeq().SeqNo, res: res, tx: l.inviteTx, initial: true, offered: offered})
 }
 
