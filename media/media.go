@@ -11,6 +11,13 @@
 //
 // The packet path allocates nothing, logs nothing, touches no disk and holds
 // no lock across a system call.
+//
+// Inside, each stream is a state machine without sockets, clock or locks
+// (flow), and an engine is the shell round many of them. The goroutines are the
+// engine's: [Engine].Run waits for all of them.
+//
+// Limits: G.711 in both laws, packets of up to 1024 bytes of payload, no mixing
+// (a stream hears one origin at a time), RTP and RTCP on ports of their own.
 package media
 
 import (
@@ -98,7 +105,8 @@ type StreamConfig struct {
 	// Label names the stream in errors; it never holds a number or a name.
 	Label string
 	// Notify is called with each Event of the stream, from goroutines of the
-	// engine. It must not block.
+	// engine, one at a time and in order. It must not block, and may call the
+	// stream. It may be nil.
 	Notify func(Event)
 }
 
@@ -144,7 +152,7 @@ type Engine interface {
 	// when every goroutine of the engine has ended.
 	Run(ctx context.Context) error
 	// Open takes a free port pair (even RTP port, RTCP on the next) and begins
-	// to receive. Packets are discarded until Configure.
+	// to receive. Packets are discarded, and not counted, until Configure.
 	Open(cfg StreamConfig) (Stream, error)
 	// Stats sums up over all streams, closed ones included.
 	Stats() EngineStats
@@ -161,12 +169,14 @@ type Stream interface {
 	Configure(p Params)
 	// Play sends the prompt from its first frame in place of what was sent
 	// before, paced by the clock without drift; loop repeats it for ever. The
-	// end, or the replacement, is reported as Played with the returned id.
+	// end, or the replacement, is reported as Played with the returned id; that
+	// may happen before Play has returned. Close is a replacement too.
 	// Before Configure, and while Direction forbids sending, a prompt that does
 	// not loop is broken off at once (Played, not Complete).
 	Play(p *Prompt, loop bool) PlayID
-	// Relay sends on what from receives, transcoded if the laws differ. A stream
-	// is relayed to at most one other.
+	// Relay sends on what from, a stream of the same engine, receives,
+	// transcoded if the laws differ. A stream is relayed to at most one other;
+	// the one that relayed it before falls silent.
 	Relay(from Stream)
 	// Silence sends nothing.
 	Silence()

@@ -1,6 +1,7 @@
 package ordinance
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 	_ "time/tzdata" // the same days on every machine (S0-a)
@@ -47,7 +48,8 @@ func (d Day) String() string { return fmt.Sprintf("%04d-%02d-%02d", d.Year, d.Mo
 // IsZero reports whether d is the zero Day.
 func (d Day) IsZero() bool { return d == Day{} }
 
-// Start returns the instant at which d begins in Warsaw.
+// Start returns the instant at which d begins in Warsaw; d.Next(1).Start() is
+// its end. Days last 23, 24 or 25 hours.
 func (d Day) Start() time.Time { return time.Date(d.Year, d.Month, d.Date, 0, 0, 0, 0, Warsaw) }
 
 // Next returns the day n days after d; n may be negative.
@@ -56,9 +58,10 @@ func (d Day) Next(n int) Day {
 	return Day{y, m, dd}
 }
 
-// Compare returns -1, 0 or +1 as d is before, the same as or after e.
+// Compare returns -1, 0 or +1 as d is before, the same as or after e. The zero
+// Day is before every other.
 func (d Day) Compare(e Day) int {
-	return d.Start().Compare(e.Start())
+	return cmp.Or(cmp.Compare(d.Year, e.Year), cmp.Compare(d.Month, e.Month), cmp.Compare(d.Date, e.Date))
 }
 
 // Weekday returns the day of the week.
@@ -66,11 +69,20 @@ func (d Day) Weekday() time.Weekday {
 	return time.Date(d.Year, d.Month, d.Date, 12, 0, 0, 0, time.UTC).Weekday()
 }
 
-// MarshalText writes YYYY-MM-DD.
-func (d Day) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+// MarshalText writes YYYY-MM-DD, and nothing for the zero Day.
+func (d Day) MarshalText() ([]byte, error) {
+	if d.IsZero() {
+		return []byte{}, nil
+	}
+	return []byte(d.String()), nil
+}
 
-// UnmarshalText reads YYYY-MM-DD.
+// UnmarshalText reads what MarshalText writes.
 func (d *Day) UnmarshalText(b []byte) (err error) {
+	if len(b) == 0 {
+		*d = Day{}
+		return nil
+	}
 	*d, err = ParseDay(string(b))
 	return err
 }

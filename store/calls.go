@@ -31,13 +31,25 @@ var (
 )
 
 // PutCall stores the record of a call, new or as it is now, under rec.Day and
-// rec.ID, and returns when that is durable. A recording that was committed for
-// the call stays in the record, whatever rec.Recording says.
+// rec.ID, and returns when that is durable. Of two states of a call the one of
+// the higher Revision stays, and an ended one is never opened again, whatever
+// order they come in; a state from before MoveCall changes nothing. A recording
+// that was committed for the call stays in the record, whatever rec.Recording
+// says.
 func (s *Store) PutCall(rec CallRecord) error {
+	s.mu.Lock()
+	day, moved := s.moved[rec.ID]
+	s.mu.Unlock()
+	if moved && day != rec.Day {
+		return nil
+	}
 	return s.putCall(rec, func(tx *bbolt.Tx, rec CallRecord) error {
 		old, err := getCall(tx, rec.ID)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
+		}
+		if err == nil && (old.Revision > rec.Revision || old.Cause != "" && rec.Cause == "") {
+			return nil
 		}
 		if old.Recording.SHA256 != "" {
 			rec.Recording = old.Recording
@@ -114,6 +126,9 @@ func (s *Store) MoveCall(rec CallRecord, from ordinance.Day) error {
 	if rec.Day == from {
 		return s.PutCall(rec)
 	}
+	s.mu.Lock()
+	s.moved[rec.ID] = rec.Day
+	s.mu.Unlock()
 	err := s.putCall(rec, func(tx *bbolt.Tx, rec CallRecord) error {
 		if err := tx.Bucket(bucketMoved).Put(rec.ID[:], []byte(from.String())); err != nil {
 			return err

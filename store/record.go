@@ -37,7 +37,7 @@ func (id ID) IsZero() bool                        { return id == ID{} }
 func (id ID) MarshalText() ([]byte, error)        { return []byte(id.String()), nil }
 func (id *ID) UnmarshalText(b []byte) (err error) { *id, err = ParseID(string(b)); return err }
 
-// CallDirection tells calls apart as § 1 ust. 3 pkt 1 does.
+// CallDirection tells calls apart as Zarz. 284/17 §1 ust. 3 pkt 1 does.
 type CallDirection string
 
 const (
@@ -75,6 +75,8 @@ type CallRecord struct {
 	SIPStatus int       `json:",omitempty"`
 	Q850      int       `json:",omitempty"`
 	Recording Recording // its outcome
+	// Revision grows with every change; the store keeps the newest.
+	Revision uint32
 }
 
 // Party is a caller's identity in its three fields: number, where it was read,
@@ -92,7 +94,7 @@ type Party struct {
 	Presentation string `json:",omitempty"`
 }
 
-// Identifiable tells whether the caller's number is known (§ 4 ust. 7).
+// Identifiable tells whether the caller's number is known (Zarz. 284/17 §4 ust. 7).
 func (p Party) Identifiable() bool { return p.Number != "" && p.Presentation == "allowed" }
 
 // AnnouncementPlay is S1.4-e: which announcement the caller heard, and when.

@@ -105,6 +105,7 @@ type Store struct {
 	parts     map[ordinance.Day]*partition
 	clock     uint64 // counts uses of partitions, for the least recent
 	journals  map[ID]*Journal
+	moved     map[ID]ordinance.Day // calls that changed their day since Open
 	lastSweep SweepReport
 	nextSweep time.Time
 	usage     DiskUsage
@@ -132,6 +133,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		barred:   make(map[ordinance.Day]bool),
 		parts:    make(map[ordinance.Day]*partition),
 		journals: make(map[ID]*Journal),
+		moved:    make(map[ID]ordinance.Day),
 	}
 	if cfg.files != nil {
 		s.files = *cfg.files

@@ -1,0 +1,75 @@
+# Everything that is done to this repository by command. `make` lists it.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What the tests need besides Go: the race detector a C compiler, the
+# interoperability tests real peers and an independent reader of audio.
+# Each is program:package of Debian.
+TOOLS := gcc:gcc sipp:sip-tester baresip:baresip-core sox:sox
+
+FUZZTIME ?= 60s
+
+say = @printf '\n== %s\n' "$(1)"
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: ## the switch with a simulated carrier and phones; Ctrl-C ends it
+	go run ./cmd/centralka demo
+
+test: tools ## all checks and tests, the interoperability tests included
+	$(call say,gofmt)
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	$(call say,go vet)
+	go vet ./...
+	go vet -tags interop ./...
+	$(call say,build without cgo)
+	CGO_ENABLED=0 go build ./...
+	$(call say,tests with the race detector)
+	CGO_ENABLED=1 go test -race ./...
+	@$(MAKE) interop
+	$(call say,all green)
+
+interop: tools ## tests against real peers: SIPp, baresip, sox
+	$(call say,interoperability tests)
+	@packages=$$(grep -rlE '^//go:build interop' --include='*_test.go' . | xargs -r -n1 dirname | sort -u || true); \
+	if [ -z "$$packages" ]; then echo "no package has tests with the tag interop"; exit 0; fi; \
+	set -x; go test -tags interop -count=1 $$packages
+
+bench: ## calls, CPU per packet, delay and memory under load on this machine
+	go run ./cmd/centralka bench
+
+fuzz: ## each fuzz target for FUZZTIME (60s)
+	@for package in $$(go list ./...); do \
+		listed=$$(go test -list '^Fuzz' "$$package"); \
+		for target in $$(grep '^Fuzz' <<<"$$listed" || true); do \
+			printf '\n== %s %s\n' "$$package" "$$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+		done; \
+	done
+
+build: ## bin/centralka, static
+	CGO_ENABLED=0 go build -trimpath -o bin/centralka ./cmd/centralka
+
+fmt: ## formats all Go files
+	gofmt -w .
+
+# Asks the package manager only for what is not there.
+tools:
+	$(call say,tools)
+	@command -v go >/dev/null || { echo "Go is missing: https://go.dev/dl (go.mod names the version)"; exit 1; }
+	@missing=; for tool in $(TOOLS); do command -v "$${tool%%:*}" >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	if [ -z "$$missing" ]; then echo "all there"; exit 0; fi; \
+	case "$$missing" in *" gcc"*) missing="$$missing libc6-dev";; esac; \
+	echo "installing$$missing"; \
+	if ! command -v apt-get >/dev/null; then echo "apt-get is missing; install by hand what Debian calls:$$missing"; exit 1; fi; \
+	as=; if [ "$$(id -u)" != 0 ]; then as=sudo; command -v sudo >/dev/null || { echo "neither root nor sudo; install by hand:$$missing"; exit 1; }; fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	$$as apt-get install -y --no-install-recommends $$missing || \
+	{ $$as apt-get update && $$as apt-get install -y --no-install-recommends $$missing; } || \
+	{ echo "could not install$$missing; install by hand and run make test again"; exit 1; }
+
+.PHONY: help demo test interop bench fuzz build fmt tools

@@ -1,0 +1,431 @@
+package desk
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// AgentID names an agent; it is the number of the desk phone.
+type AgentID string
+
+// State is what an agent is doing.
+type State uint8
+
+// The states of an agent. An agent who is not registered, or has said so, is
+// Away.
+const (
+	Away State = iota
+	Ready
+	Offered
+	Talking
+	WrapUp
+)
+
+// String returns the state's name, as the status page and metrics use it.
+func (s State) String() string {
+	return [...]string{"away", "ready", "offered", "talking", "wrap-up"}[s]
+}
+
+// Strategy chooses among ready agents.
+type Strategy uint8
+
+const (
+	// LongestIdle takes who has been without a call for longest.
+	LongestIdle Strategy = iota
+	// RoundRobin takes who comes after the last one taken, in the order of the
+	// members.
+	RoundRobin
+)
+
+// Agent is an agent's configuration.
+type Agent struct {
+	ID AgentID
+	// ReadyOnRegister makes the agent ready as soon as the phone is registered;
+	// otherwise SetReady does.
+	ReadyOnRegister bool
+	// WrapUp is the rest after a conversation.
+	WrapUp time.Duration
+	// AutoAwayAfter is how many offers in a row may stay unanswered before the
+	// agent becomes Away; 0 is never.
+	AutoAwayAfter int
+}
+
+// AgentStatus is what a status page shows of an agent.
+type AgentStatus struct {
+	ID     AgentID
+	State  State
+	Since  time.Time
+	Reason string // why away: "unregistered", "unanswered", "said", "new"
+}
+
+// Pool is all agents. It is safe for concurrent use.
+type Pool struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	agents map[AgentID]*agent
+	phones map[AgentID]*phone // also of extensions that are no agents: a reload may make them so
+	last   map[string]AgentID // round-robin: last taken, by the members' list
+	subs   map[chan struct{}]struct{}
+}
+
+// phone is what the switch says of an extension. It is guarded by the pool's
+// mutex and outlives the agent.
+type phone struct {
+	registered bool
+	calls      int // its dialogs
+}
+
+// agent is guarded by the pool's mutex. Its state is derived (see state); shown
+// is what settle saw last.
+type agent struct {
+	Agent
+	*phone
+	away       string // reason for which the agent wants no calls; "" is none
+	offer      *Offer
+	blameless  bool      // the phone still rings for an offer that was taken back
+	serves     bool      // a conversation from a queue goes on
+	wrapUntil  time.Time // end of the rest
+	idleSince  time.Time // of the last call's end, or of becoming ready
+	shown      State
+	since      time.Time // of shown
+	unanswered int
+	timer      *time.Timer // end of the rest
+}
+
+// NewPool makes an empty pool. It logs the agents' changes of state.
+func NewPool(log *slog.Logger) *Pool {
+	return &Pool{log: log, agents: map[AgentID]*agent{}, phones: map[AgentID]*phone{}, last: map[string]AgentID{}, subs: map[chan struct{}]struct{}{}}
+}
+
+// phone returns what is known of id's phone.
+func (p *Pool) phone(id AgentID) *phone {
+	ph := p.phones[id]
+	if ph == nil {
+		ph = &phone{}
+		p.phones[id] = ph
+	}
+	return ph
+}
+
+func (a *agent) state(now time.Time) State {
+	switch {
+	case a.offer != nil:
+		return Offered
+	case a.calls > 0:
+		return Talking
+	case now.Before(a.wrapUntil):
+		return WrapUp
+	case !a.registered || a.away != "":
+		return Away
+	}
+	return Ready
+}
+
+// SetAgents replaces the configuration. Who stays keeps the state; a
+// reservation of who goes is void.
+func (p *Pool) SetAgents(list []Agent) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	next := map[AgentID]*agent{}
+	for _, cfg := range list {
+		a := p.agents[cfg.ID]
+		if a == nil {
+			a = &agent{phone: p.phone(cfg.ID), idleSince: now, since: now}
+			if !cfg.ReadyOnRegister {
+				a.away = "new"
+			}
+		}
+		a.Agent = cfg
+		p.settle(a, now)
+		next[cfg.ID] = a
+	}
+	for id, a := range p.agents {
+		if next[id] == nil {
+			a.drop()
+		}
+	}
+	p.agents = next
+	p.wake()
+}
+
+// drop ends timers of an agent that leaves the pool.
+func (a *agent) drop() {
+	if a.offer != nil {
+		a.offer.timer.Stop()
+		a.offer = nil
+	}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// change applies f to an agent.
+func (p *Pool) change(id AgentID, f func(a *agent, now time.Time)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.agents[id]; a != nil {
+		now := time.Now()
+		f(a, now)
+		p.settle(a, now)
+	}
+}
+
+// settle notices that an agent's state is another than before: the queues are
+// woken, and who has become ready is idle from now on.
+func (p *Pool) settle(a *agent, now time.Time) {
+	state := a.state(now)
+	if state == a.shown {
+		return
+	}
+	if state == Ready && (a.shown == Away || a.shown == WrapUp) {
+		a.idleSince = now
+	}
+	p.log.Debug("agent", "agent", string(a.ID), "from", a.shown.String(), "to", state.String())
+	a.shown, a.since = state, now
+	p.wake()
+}
+
+// Available says whether the agent's phone can be reached. A phone that was
+// started again ends an absence for unanswered calls; one that refreshes its
+// registration does not.
+func (p *Pool) Available(id AgentID, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ph := p.phone(id)
+	if ph.registered == on {
+		return
+	}
+	ph.registered = on
+	if a := p.agents[id]; a != nil {
+		if on && a.ReadyOnRegister && a.away == "unanswered" {
+			a.away = ""
+		}
+		p.settle(a, time.Now())
+	}
+}
+
+// SetReady says that the agent takes calls; a rest ends.
+func (p *Pool) SetReady(id AgentID) {
+	p.change(id, func(a *agent, now time.Time) {
+		a.away, a.unanswered = "", 0
+		p.rest(a, now, 0)
+	})
+}
+
+// SetAway says that the agent takes no calls, and why. A call that is already
+// offered or goes on is not touched.
+func (p *Pool) SetAway(id AgentID, reason string) {
+	if reason == "" {
+		reason = "said"
+	}
+	p.change(id, func(a *agent, _ time.Time) { a.away = reason })
+}
+
+// Busy changes the number of dialogs that the phone has: who is on the phone,
+// for whatever reason, is not offered a call. When the last one ends and there
+// was a conversation from a queue, the rest begins.
+func (p *Pool) Busy(id AgentID, delta int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ph := p.phone(id)
+	ph.calls = max(0, ph.calls+delta)
+	a := p.agents[id]
+	if a == nil {
+		return
+	}
+	now := time.Now()
+	if ph.calls == 0 {
+		// A phone that rang in vain for a caller who gave up, or whom another
+		// agent took, does not cost its agent the place.
+		if a.offer == nil && !a.blameless {
+			a.idleSince = now
+		}
+		a.blameless = false
+		if a.serves {
+			a.serves = false
+			p.rest(a, now, a.WrapUp)
+		}
+	}
+	p.settle(a, now)
+}
+
+// Release ends a conversation from a queue that is no dialog of the phone: the
+// rest begins.
+func (p *Pool) Release(id AgentID) {
+	p.change(id, func(a *agent, now time.Time) {
+		a.idleSince, a.serves = now, false
+		p.rest(a, now, a.WrapUp)
+	})
+}
+
+// rest lets an agent rest for d from now on; zero ends a rest.
+func (p *Pool) rest(a *agent, now time.Time, d time.Duration) {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.timer, a.wrapUntil = nil, now.Add(d)
+	if id := a.ID; d > 0 {
+		a.timer = time.AfterFunc(d, func() { p.change(id, func(*agent, time.Time) {}) })
+	}
+}
+
+// Offer is a reservation of one agent for one caller. Exactly one of Accept,
+// Decline and Release ends it; the deadline does so otherwise.
+type Offer struct {
+	p     *Pool
+	id    AgentID
+	a     *agent
+	timer *time.Timer
+}
+
+// Agent is who is reserved.
+func (o *Offer) Agent() AgentID { return o.id }
+
+// Offer reserves one ready member until the deadline; false if there is none.
+// skip passes over members; nil passes over nobody.
+func (p *Pool) Offer(members []AgentID, by Strategy, skip func(AgentID) bool, deadline time.Time) (*Offer, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	order := members
+	key := listKey(members)
+	if by == RoundRobin {
+		if i := slices.Index(members, p.last[key]); i >= 0 {
+			order = append(slices.Clone(members[i+1:]), members[:i+1]...)
+		}
+	}
+	now := time.Now()
+	var best *agent
+	for _, id := range order {
+		a := p.agents[id]
+		if a == nil || a.state(now) != Ready || skip != nil && skip(id) {
+			continue
+		}
+		if best == nil || by == LongestIdle && a.idleSince.Before(best.idleSince) {
+			best = a
+			if by == RoundRobin {
+				break
+			}
+		}
+	}
+	if best == nil {
+		return nil, false
+	}
+	p.last[key] = best.ID
+	return p.reserve(best, deadline), true
+}
+
+// OfferAll reserves every ready member.
+func (p *Pool) OfferAll(members []AgentID, skip func(AgentID) bool, deadline time.Time) []*Offer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*Offer
+	for _, id := range members {
+		if a := p.agents[id]; a != nil && a.state(time.Now()) == Ready && (skip == nil || !skip(id)) {
+			out = append(out, p.reserve(a, deadline))
+		}
+	}
+	return out
+}
+
+func listKey(members []AgentID) string {
+	var b []byte
+	for _, m := range members {
+		b = append(append(b, m...), 0)
+	}
+	return string(b)
+}
+
+func (p *Pool) reserve(a *agent, deadline time.Time) *Offer {
+	o := &Offer{p: p, id: a.ID, a: a}
+	a.offer, a.blameless = o, false
+	p.settle(a, time.Now())
+	o.timer = time.AfterFunc(time.Until(deadline), o.Release)
+	return o
+}
+
+// end ends the reservation, once.
+func (o *Offer) end(f func(a *agent, now time.Time)) {
+	o.p.mu.Lock()
+	defer o.p.mu.Unlock()
+	if o.a.offer != o {
+		return
+	}
+	o.timer.Stop()
+	now := time.Now()
+	o.a.offer = nil
+	f(o.a, now)
+	o.p.settle(o.a, now)
+}
+
+// Accept says that the agent took the call; that the phone is busy is counted
+// by Busy.
+func (o *Offer) Accept() {
+	o.end(func(a *agent, _ time.Time) { a.unanswered, a.serves = 0, true })
+}
+
+// Decline says that the agent did not take the call: "timeout", "busy",
+// "declined" or "unreachable". Unanswered offers in a row make an agent away.
+func (o *Offer) Decline(result string) {
+	o.end(func(a *agent, now time.Time) {
+		// Not the longest idle any more: others are tried first.
+		a.idleSince = now
+		if result != "timeout" {
+			return
+		}
+		a.unanswered++
+		if a.AutoAwayAfter > 0 && a.unanswered >= a.AutoAwayAfter {
+			a.away, a.unanswered = "unanswered", 0
+		}
+	})
+}
+
+// Release takes the reservation back, for no fault of the agent's.
+func (o *Offer) Release() { o.end(func(a *agent, _ time.Time) { a.blameless = a.calls > 0 }) }
+
+// Subscribe returns a channel that holds a token whenever an agent's state has
+// changed since it was last emptied, and the function that ends it.
+func (p *Pool) Subscribe() (changed <-chan struct{}, cancel func()) {
+	ch := make(chan struct{}, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.subs[ch] = struct{}{}
+	return ch, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.subs, ch)
+	}
+}
+
+func (p *Pool) wake() {
+	for ch := range p.subs {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Snapshot lists the agents in the order of their ids.
+func (p *Pool) Snapshot() []AgentStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	out := make([]AgentStatus, 0, len(p.agents))
+	for id, a := range p.agents {
+		st := AgentStatus{ID: id, State: a.state(now), Since: a.since}
+		if st.State == Away {
+			st.Reason = a.away
+			if !a.registered {
+				st.Reason = "unregistered"
+			}
+		}
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b AgentStatus) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}

@@ -1,0 +1,268 @@
+package pbx
+
+import (
+	"github.com/emiago/sipgo/sip"
+
+	"centralka/media"
+	"centralka/ordinance"
+	"centralka/store"
+)
+
+// dialled is a call that a desk phone places: to another extension, or through
+// a trunk, in which case it is recorded as outgoing.
+type dialled struct {
+	*call
+	dialled  string
+	offer    []byte // the phone's SDP offer; empty: late
+	answer   []byte // our SDP answer to it, once given
+	trunks   []*trunk
+	ring     *ringing
+	notice   media.PlayID // announcement to the called party (S1.4-i)
+	noticing bool
+	early    bool // the phone hears the trunk's early media
+}
+
+// acceptPhoneInvite begins the call of an INVITE from a phone that has proved
+// who it is.
+func (s *Switch) acceptPhoneInvite(req *sip.Request, tx *sip.ServerTx, ext string, h hop) {
+	c := s.newCall(store.CallRecord{
+		Direction: store.Internal,
+		Extension: ext,
+		Caller:    store.Party{Raw: ext, Source: "From", Presentation: "allowed"},
+	})
+	out := &dialled{call: c, dialled: userOf(req.Recipient)}
+	c.script = out
+	a := c.newLeg("a")
+	a.ext = ext
+	c.a = a
+	s.begin(c, a, req, tx, h, true, func() { out.start(req) })
+}
+
+func (c *dialled) start(req *sip.Request) {
+	c.phase = phaseSetup
+	a := c.a
+	route := c.s.dialplan().resolve(c.dialled, c.s.isExtension)
+	if n, ok := ordinance.ParseNumber(c.dialled); ok {
+		c.rec.Called = n
+	}
+	switch route.kind {
+	case routeEmergency, routeOutside:
+		c.rec.Direction = store.Outgoing
+		c.rec.Called = route.number
+	}
+	c.save()
+	a.outside = c.rec.Direction == store.Outgoing
+	c.s.lines.add(a)
+	switch {
+	case c.s.draining.Load() && route.kind != routeEmergency:
+		c.end(store.CauseShutdown, nil)
+		return
+	case route.kind == routeNotFound:
+		c.end(store.CauseNotFound, nil)
+		return
+	case route.kind == routeForbidden:
+		c.end(store.CauseForbidden, nil)
+		return
+	case route.kind == routeOutside && c.s.lines.outgoing(a.ext) > c.s.config().Dial.MaxOutgoingPerExtension:
+		c.end(store.CauseForbidden, nil)
+		return
+	case route.kind == routeOutside && c.s.config().RefuseUnrecorded && c.s.recorder.Ready() != nil:
+		c.end(store.CauseOverload, nil)
+		return
+	}
+	body, status, _ := sdpBody(req)
+	if status != 0 {
+		c.rec.SIPStatus = status
+		c.end(store.CauseNotAcceptable, nil)
+		return
+	}
+	if err := a.openMedia(); err != nil {
+		c.s.log.Warn("outgoing call refused", "call", c.rec.ID, "err", err)
+		c.end(store.CauseOverload, nil)
+		return
+	}
+	c.offer = body
+	if len(body) > 0 {
+		// Said now, so that a phone without a common codec costs nobody a call.
+		answer, params, err := a.neg.answer(body, media.SendRecv)
+		if err != nil {
+			c.end(store.CauseNotAcceptable, nil)
+			return
+		}
+		c.answer = answer
+		a.configure(params)
+	}
+	c.phase = phaseRinging
+	if route.kind == routeExtension {
+		c.ringExtension(route.ext)
+		return
+	}
+	c.trunks = c.s.trunksFor(route.kind == routeEmergency)
+	c.nextTrunk(store.CauseUnreachable)
+}
+
+// nextTrunk tries the next trunk, or ends the call with cause.
+func (c *dialled) nextTrunk(cause store.Cause) {
+	for len(c.trunks) > 0 {
+		t := c.trunks[0]
+		c.trunks = c.trunks[1:]
+		to, err := t.callee(c.rec.Called, c.s)
+		if err != nil {
+			c.s.log.Warn("trunk not usable", "call", c.rec.ID, "trunk", t.cfg.Name, "err", err)
+			continue
+		}
+		l := c.newLeg(c.nextLabel())
+		l.trunk = t
+		t.take()
+		if err := l.dial(to); err != nil {
+			c.s.log.Warn("trunk not called", "call", c.rec.ID, "trunk", t.cfg.Name, "err", err)
+			l.ended()
+			continue
+		}
+		c.rec.Trunk = t.cfg.Name
+		c.b, c.citizen = l, l
+		return
+	}
+	c.end(cause, nil)
+}
+
+func (c *dialled) ringExtension(ext string) {
+	c.ring = newRinging(c.call, []offer{c.s.directOffer(ext)}, extensionRing)
+	c.ring.start(func(b binding) callee {
+		host := c.s.domain()
+		return callee{uri: b.uri, hop: b.hop, fixed: true, to: sipURI(ext, host, 0), from: sipURI(c.a.ext, host, 0), fromName: c.s.extensionName(c.a.ext)}
+	})
+	c.settleRinging()
+}
+
+func (c *dialled) settleRinging() {
+	if c.ring == nil || !c.ring.over() {
+		return
+	}
+	cause := c.ring.result()
+	c.rec.Rings = append(c.rec.Rings, c.ring.rings()...)
+	c.ring.close()
+	c.ring = nil
+	c.end(cause, nil)
+}
+
+func (c *dialled) ringing(l *leg, status int, sdp bool) {
+	switch {
+	case c.ring != nil && c.ring.has(l):
+		if status == 180 || status == 183 {
+			c.a.progress(180, "Ringing", nil)
+		}
+	case l == c.b && sdp && c.answer != nil:
+		// Early media of the far end: the phone hears it (RFC 3960 §3.1).
+		if !c.early {
+			c.early = true
+			c.a.stream.Relay(l.stream)
+		}
+		c.a.progress(183, "Session Progress", c.answer)
+	case l == c.b && status == 180 && !c.early:
+		c.a.progress(180, "Ringing", nil)
+	}
+}
+
+func (c *dialled) answered(l *leg) {
+	switch {
+	case c.over:
+		l.hangUp(487, "Request Terminated")
+		return
+	case c.ring != nil && c.ring.has(l):
+		c.ring.won(l)
+		c.ring = nil
+		c.b = l
+	case l != c.b:
+		l.hangUp(487, "Request Terminated")
+		return
+	}
+	// The phone is answered now; what it says is recorded from the same instant.
+	if c.a.state == legInviting {
+		if c.answer != nil {
+			c.a.answer(c.answer, false)
+		} else {
+			c.a.answer(c.a.neg.offer(media.SendRecv), true)
+		}
+	}
+	if p := c.s.outgoingNotice(); p != nil && c.citizen != nil {
+		c.noticing = true
+		c.notice = l.stream.Play(p, false)
+		return
+	}
+	c.connect()
+}
+
+func (c *dialled) connect() {
+	c.converse(c.b, c.a.ext)
+}
+
+func (c *dialled) played(l *leg, p media.Played) {
+	if c.noticing && l == c.b && p.Play == c.notice {
+		c.noticing = false
+		c.connect()
+	}
+}
+
+func (c *dialled) failed(l *leg, status, cause int) {
+	if c.ring != nil && c.ring.has(l) {
+		c.ring.lost(l, status)
+		c.settleRinging()
+		return
+	}
+	if l != c.b || c.over {
+		return
+	}
+	c.rec.SIPStatus, c.rec.Q850 = status, cause
+	// Another trunk is worth a try only if this one is out of order
+	// (RFC 3263 §4.3): not when the called party is busy or does not exist.
+	if status == 408 || status >= 500 && status < 600 {
+		c.nextTrunk(causeOf(status))
+		return
+	}
+	c.end(causeOf(status), nil)
+}
+
+func (c *dialled) hungUp(l *leg, q850 int) {
+	if c.over || l != c.a && l != c.b {
+		return
+	}
+	if q850 != 0 {
+		c.rec.Q850 = q850
+	}
+	switch {
+	case !c.talking && !c.noticing:
+		c.stopRinging()
+		c.end(store.CauseCancelled, l)
+	case l == c.a:
+		c.end(store.CauseHangupCaller, l)
+	default:
+		c.end(store.CauseHangupCalled, l)
+	}
+}
+
+func (c *dialled) stopRinging() {
+	if c.ring == nil {
+		return
+	}
+	c.ring.cancel("")
+	c.rec.Rings = append(c.rec.Rings, c.ring.rings()...)
+	c.ring = nil
+}
+
+func (c *dialled) cancelled(l *leg) {
+	c.stopRinging()
+	c.end(store.CauseCancelled, l)
+}
+
+func (c *dialled) confirmed(l *leg)    { c.rewire() }
+func (c *dialled) noAck(l *leg)        { c.stopRinging(); c.end(store.CauseNoAck, nil) }
+func (c *dialled) mediaChanged(l *leg) { c.rewire() }
+func (c *dialled) mediaFailed(l *leg)  { c.stopRinging(); c.end(store.CauseNotAcceptable, nil) }
+
+func (c *dialled) mediaTimedOut(l *leg) {
+	if !c.talking {
+		return // a phone may be silent while the far end rings
+	}
+	c.end(store.CauseMediaTimeout, nil)
+}

@@ -1,0 +1,343 @@
+package pbx
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"centralka/store"
+)
+
+// The bounds of a registration (RFC 3261 §10.3).
+const (
+	minExpires     = 60 * time.Second
+	maxExpires     = time.Hour
+	defaultExpires = time.Hour
+)
+
+// binding is one registered device: where a phone can be reached.
+type binding struct {
+	ext       string
+	uri       sip.Uri
+	hop       hop // the way its REGISTER came: right through any NAT
+	callID    string
+	seq       uint32
+	expires   time.Time
+	userAgent string
+	instance  string
+	misses    int
+}
+
+func (b binding) contact() string { return b.uri.String() }
+
+// registrar keeps the bindings of desk phones (RFC 3261 §10) across restarts.
+// It is safe for concurrent use; its goroutine drops what expires and asks
+// phones for signs of life.
+type registrar struct {
+	s    *Switch
+	auth *authServer
+
+	mu       sync.Mutex
+	bindings map[string][]binding // by extension
+	changed  chan struct{}
+}
+
+func newRegistrar(s *Switch, auth *authServer) *registrar {
+	return &registrar{s: s, auth: auth, bindings: map[string][]binding{}, changed: make(chan struct{}, 1)}
+}
+
+// load takes the bindings that were in force when the switch stopped.
+func (r *registrar) load() error {
+	saved, err := r.s.store.Bindings()
+	if err != nil {
+		return fmt.Errorf("read registrations: %w", err)
+	}
+	for ext, list := range saved {
+		if !r.s.isExtension(ext) {
+			continue
+		}
+		for _, b := range list {
+			var u sip.Uri
+			remote, err := netip.ParseAddrPort(b.Received)
+			if err != nil || sip.ParseUri(b.Contact, &u) != nil || !time.Now().Before(b.Expires) {
+				continue
+			}
+			if b.Transport != "UDP" {
+				continue // its connection is gone; the phone will come again
+			}
+			local, ok := r.s.listenerFor(b.Transport, remote.Addr())
+			if !ok {
+				continue
+			}
+			r.bindings[ext] = append(r.bindings[ext], binding{
+				ext: ext, uri: u, hop: hop{b.Transport, local, remote}, callID: b.CallID, seq: b.CSeq,
+				expires: b.Expires, userAgent: b.UserAgent, instance: b.Instance,
+			})
+		}
+		r.announce(ext)
+	}
+	return nil
+}
+
+// register answers a REGISTER from an authenticated phone.
+func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h hop) {
+	end := r.s.end
+	limit := r.s.extension(ext).Contacts
+	want := defaultExpires
+	if h := req.GetHeader("Expires"); h != nil {
+		n, err := strconv.ParseUint(strings.TrimSpace(h.Value()), 10, 32)
+		if err != nil {
+			end.reply(req, tx, 400, "Bad Expires")
+			return
+		}
+		want = time.Duration(n) * time.Second
+	}
+	var contacts []sip.ContactHeader
+	star := false
+	for _, h := range req.GetHeaders("Contact") {
+		for _, part := range splitList(h.Value()) {
+			if part == "*" {
+				star = true
+				continue
+			}
+			var c sip.ContactHeader
+			c.Params = sip.NewParams()
+			name, err := sip.ParseAddressValue(part, &c.Address, &c.Params)
+			if err != nil {
+				end.reply(req, tx, 400, "Bad Contact")
+				return
+			}
+			c.DisplayName = name
+			contacts = append(contacts, c)
+		}
+	}
+	if star && (len(contacts) > 0 || want != 0) {
+		end.reply(req, tx, 400, "Bad Contact") // RFC 3261 §10.3 step 6
+		return
+	}
+	callID, seq := req.CallID().Value(), req.CSeq().SeqNo
+	ua := ""
+	if h := req.GetHeader("User-Agent"); h != nil {
+		ua = h.Value()
+	}
+
+	r.mu.Lock()
+	now := time.Now()
+	next := dropExpired(r.bindings[ext], now)
+	if star {
+		next = nil
+	}
+	for _, c := range contacts {
+		life := want
+		if v, ok := c.Params.Get("expires"); ok {
+			n, err := strconv.ParseUint(v, 10, 32)
+			if err != nil {
+				n = uint64(defaultExpires / time.Second)
+			}
+			life = time.Duration(n) * time.Second
+		}
+		if life > 0 && life < minExpires {
+			r.mu.Unlock()
+			end.reply(req, tx, 423, "Interval Too Brief", sip.NewHeader("Min-Expires", strconv.Itoa(int(minExpires/time.Second))))
+			return
+		}
+		life = min(life, maxExpires)
+		b := binding{ext: ext, uri: c.Address, hop: h, callID: callID, seq: seq, expires: now.Add(life), userAgent: ua}
+		b.instance, _ = c.Params.Get("+sip.instance")
+		at := indexOf(next, b)
+		if at >= 0 && next[at].callID == callID && seq <= next[at].seq {
+			r.mu.Unlock()
+			end.reply(req, tx, 500, "CSeq Out Of Order") // RFC 3261 §10.3 step 7
+			return
+		}
+		switch {
+		case life == 0 && at >= 0:
+			next = append(next[:at], next[at+1:]...)
+		case life == 0:
+		case at >= 0:
+			next[at] = b
+		case limit > 0 && len(next) >= limit:
+			// The device that has been silent longest gives way: a phone that lost
+			// its power and got another address must not lock itself out.
+			sort.Slice(next, func(i, j int) bool { return next[i].expires.Before(next[j].expires) })
+			next = append(next[1:], b)
+		default:
+			next = append(next, b)
+		}
+	}
+	r.bindings[ext] = next
+	saved := append([]binding(nil), next...)
+	r.mu.Unlock()
+
+	if len(contacts) > 0 || star {
+		if err := r.save(ext, saved); err != nil {
+			r.s.log.Error("registration not saved", "ext", ext, "err", err)
+		}
+		r.announce(ext)
+	}
+	res := sip.NewResponseFromRequest(req, 200, "OK", nil)
+	for _, b := range saved {
+		c := &sip.ContactHeader{Address: *b.uri.Clone(), Params: sip.NewParams()}
+		c.Params.Add("expires", strconv.Itoa(int(time.Until(b.expires).Round(time.Second)/time.Second)))
+		res.AppendHeader(c)
+	}
+	res.AppendHeader(sip.NewHeader("Date", now.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")))
+	end.respond(tx, res)
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+func indexOf(list []binding, b binding) int {
+	for i, o := range list {
+		if o.contact() == b.contact() || b.instance != "" && o.instance == b.instance {
+			return i
+		}
+	}
+	return -1
+}
+
+func dropExpired(list []binding, now time.Time) []binding {
+	var out []binding
+	for _, b := range list {
+		if now.Before(b.expires) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func (r *registrar) save(ext string, list []binding) error {
+	out := make([]store.Binding, 0, len(list))
+	for _, b := range list {
+		out = append(out, store.Binding{
+			Contact: b.contact(), Received: b.hop.remote.String(), Transport: b.hop.transport,
+			CallID: b.callID, CSeq: b.seq, Expires: b.expires, UserAgent: b.userAgent, Instance: b.instance,
+		})
+	}
+	return r.s.store.PutBindings(ext, out)
+}
+
+// announce tells the desk and the guard who is there.
+func (r *registrar) announce(ext string) {
+	live := r.reachable(ext)
+	r.s.setAvailable(ext, len(live) > 0)
+	for _, b := range live {
+		r.s.guard.setRegistered(b.hop.remote.Addr(), true)
+	}
+}
+
+// reachable returns the devices of an extension that can be called now.
+func (r *registrar) reachable(ext string) []binding {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []binding
+	now := time.Now()
+	for _, b := range r.bindings[ext] {
+		if now.Before(b.expires) && b.misses < missesToDown {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// knows reports whether a device of ext is registered from that address.
+func (r *registrar) knows(addr netip.AddrPort) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, list := range r.bindings {
+		for _, b := range list {
+			if b.hop.remote == addr {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// keep drops what expires, and pings every device each interval, until ctx is
+// done.
+func (r *registrar) keep(ctx context.Context, interval time.Duration) {
+	const sweep = 5 * time.Second
+	tick := time.NewTicker(sweep)
+	defer tick.Stop()
+	var nextPing time.Time
+	var pings sync.WaitGroup
+	defer pings.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.changed:
+		case <-tick.C:
+		}
+		for _, ext := range r.expire(time.Now()) {
+			r.s.log.Log(ctx, slog.LevelInfo, "registration expired", "ext", ext)
+			r.announce(ext)
+		}
+		if interval > 0 && !time.Now().Before(nextPing) {
+			nextPing = time.Now().Add(interval)
+			for _, b := range r.all() {
+				pings.Go(func() {
+					r.s.ping(ctx, b.hop, b.uri, func(err error) { r.answered(b, err == nil) })
+				})
+			}
+		}
+	}
+}
+
+func (r *registrar) all() []binding {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []binding
+	for _, list := range r.bindings {
+		out = append(out, list...)
+	}
+	return out
+}
+
+// expire drops dead bindings and returns the extensions that lost one.
+func (r *registrar) expire(now time.Time) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for ext, list := range r.bindings {
+		if live := dropExpired(list, now); len(live) < len(list) {
+			r.bindings[ext] = live
+			out = append(out, ext)
+		}
+	}
+	return out
+}
+
+// answered counts unanswered OPTIONS of one device.
+func (r *registrar) answered(b binding, ok bool) {
+	r.mu.Lock()
+	moved := false
+	for i := range r.bindings[b.ext] {
+		m := &r.bindings[b.ext][i]
+		if m.contact() != b.contact() {
+			continue
+		}
+		was := m.misses < missesToDown
+		if ok {
+			m.misses = 0
+		} else {
+			m.misses++
+		}
+		moved = was != (m.misses < missesToDown)
+	}
+	r.mu.Unlock()
+	if moved {
+		r.announce(b.ext)
+	}
+}

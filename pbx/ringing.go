@@ -1,0 +1,209 @@
+package pbx
+
+import (
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"centralka/store"
+)
+
+// offer is a phone that may be tried for a call: an agent reserved by the
+// queue, or an extension called directly. Exactly one of accept, decline and
+// release ends it.
+type offer struct {
+	ext     string
+	accept  func()              // the phone answered
+	decline func(result string) // it did not
+	release func()              // taken back, for no fault of the agent's
+}
+
+// ringing is one attempt at one or more extensions, each with all its
+// contacts: the first that answers has the call. The call's goroutine owns it.
+type ringing struct {
+	c     *call
+	tries []*try
+	timer *time.Timer
+	ended bool
+}
+
+type try struct {
+	offer  offer
+	ring   store.Ring
+	legs   []*leg // still ringing
+	status int    // worst reason so far
+}
+
+// ringTimedOut ends an attempt.
+type ringTimedOut struct{ r *ringing }
+
+func (ev ringTimedOut) on(c *call) {
+	if ev.r.ended {
+		return
+	}
+	ev.r.timeOut()
+	switch s := c.script.(type) {
+	case *incoming:
+		s.settleRinging()
+	case *dialled:
+		s.settleRinging()
+	}
+}
+
+func newRinging(c *call, offers []offer, timeout time.Duration) *ringing {
+	r := &ringing{c: c}
+	now := time.Now()
+	for _, o := range offers {
+		r.tries = append(r.tries, &try{offer: o, ring: store.Ring{Extension: o.ext, From: now}})
+	}
+	r.timer = time.AfterFunc(timeout, func() { c.post(ringTimedOut{r}) })
+	return r
+}
+
+// start sends an INVITE to every contact of every extension.
+func (r *ringing) start(to func(b binding) callee) {
+	for _, t := range r.tries {
+		for _, b := range r.c.s.registrar.reachable(t.offer.ext) {
+			l := r.c.newLeg(r.c.nextLabel())
+			l.ext = t.offer.ext
+			if err := l.dial(to(b)); err != nil {
+				r.c.s.log.Warn("phone not called", "call", r.c.rec.ID, "ext", l.ext, "err", err)
+				l.ended()
+				continue
+			}
+			r.c.s.lines.add(l)
+			t.legs = append(t.legs, l)
+		}
+		if len(t.legs) == 0 {
+			t.finish("unreachable")
+		}
+	}
+}
+
+func (t *try) finish(result string) {
+	if t.ring.Result != "" {
+		return
+	}
+	t.ring.To, t.ring.Result = time.Now(), result
+	switch result {
+	case "answered":
+		t.offer.accept()
+	case "cancelled":
+		t.offer.release()
+	default:
+		t.offer.decline(result)
+	}
+}
+
+func (r *ringing) find(l *leg) *try {
+	for _, t := range r.tries {
+		for _, m := range t.legs {
+			if m == l {
+				return t
+			}
+		}
+	}
+	return nil
+}
+
+func (r *ringing) has(l *leg) bool { return r.find(l) != nil }
+
+// alerting notes that a phone rings; nothing depends on it.
+func (r *ringing) alerting(*leg) {}
+
+// won ends the attempt in l's favour and returns its extension; all others are
+// cancelled as answered elsewhere (RFC 3326 §3.1).
+func (r *ringing) won(l *leg) string {
+	winner := r.find(l)
+	winner.finish("answered")
+	r.stop(func(m *leg) bool { return m != l }, "cancelled", reasonHeader("SIP", 200, "Call completed elsewhere"))
+	r.c.rec.Rings = append(r.c.rec.Rings, r.rings()...)
+	return winner.offer.ext
+}
+
+// lost notes that l was refused.
+func (r *ringing) lost(l *leg, status int) {
+	t := r.find(l)
+	t.status = status
+	for i, m := range t.legs {
+		if m == l {
+			t.legs = append(t.legs[:i], t.legs[i+1:]...)
+			break
+		}
+	}
+	if len(t.legs) == 0 {
+		t.finish(ringResult(t.status))
+	}
+}
+
+// ringResult reads a phone's refusal: 5xx and the like say nothing of its user.
+func ringResult(status int) string {
+	switch {
+	case status == 486 || status == 600:
+		return "busy"
+	case status == 404 || status == 408 || status == 410 || status == 480 || status/100 == 5:
+		return "unreachable"
+	}
+	return "declined"
+}
+
+func (r *ringing) timeOut() { r.stop(func(*leg) bool { return true }, "timeout") }
+
+// cancel takes the call back from all phones.
+func (r *ringing) cancel(reason string) {
+	var headers []sip.Header
+	if reason != "" {
+		headers = append(headers, reasonHeader("SIP", 487, reason))
+	}
+	r.stop(func(*leg) bool { return true }, "cancelled", headers...)
+}
+
+func (r *ringing) stop(which func(*leg) bool, result string, headers ...sip.Header) {
+	for _, t := range r.tries {
+		for _, l := range t.legs {
+			if which(l) {
+				l.hangUp(487, "Request Terminated", headers...)
+			}
+		}
+		t.finish(result) // nothing if it has a result
+	}
+	r.close()
+}
+
+// over reports whether no phone rings any more.
+func (r *ringing) over() bool {
+	for _, t := range r.tries {
+		if t.ring.Result == "" {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *ringing) close() {
+	r.ended = true
+	r.timer.Stop()
+}
+
+func (r *ringing) rings() []store.Ring {
+	var out []store.Ring
+	for _, t := range r.tries {
+		out = append(out, t.ring)
+	}
+	return out
+}
+
+// result is the cause with which a call ends that nobody took.
+func (r *ringing) result() store.Cause {
+	for _, t := range r.tries {
+		switch t.ring.Result {
+		case "busy":
+			return store.CauseBusy
+		case "timeout":
+			return store.CauseNoAnswer
+		case "declined":
+			return store.CauseDeclined
+		}
+	}
+	return store.CauseUnreachable
+}

@@ -1,0 +1,195 @@
+package pbx
+
+import (
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"centralka/media"
+	"centralka/store"
+)
+
+// counters are what the switch counts since it started.
+type counters struct {
+	panics atomic.Int64
+
+	mu     sync.Mutex
+	began  map[store.CallDirection]int64
+	causes map[store.Cause]int64
+}
+
+func (n *counters) begun(d store.CallDirection) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.began == nil {
+		n.began = map[store.CallDirection]int64{}
+	}
+	n.began[d]++
+}
+
+func (n *counters) ended(c store.Cause) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.causes == nil {
+		n.causes = map[store.Cause]int64{}
+	}
+	n.causes[c]++
+}
+
+// Status is a picture of the switch for administrators. It holds no number and
+// no name of a person.
+type Status struct {
+	NotReady     []string
+	Draining     bool
+	Announcement AnnouncementStatus
+	Trunks       []TrunkStatus
+	Phones       []PhoneStatus
+	Calls        []CallStatus
+	Queues       []QueueStatus
+	Began        map[store.CallDirection]int64 // since start
+	Causes       map[store.Cause]int64         // since start
+	Panics       int64
+	Guard        map[string]uint64 // datagrams and requests refused, by reason
+	Engine       media.EngineStats
+}
+
+// AnnouncementStatus describes the announcement in force.
+type AnnouncementStatus struct {
+	Version     string
+	TextSHA256  string
+	AudioSHA256 string
+	Duration    time.Duration
+	TooShort    bool
+	Err         string
+}
+
+// TrunkStatus describes a trunk.
+type TrunkStatus struct {
+	Name       string
+	Up         bool
+	Calls      int
+	MaxCalls   int
+	LastSeen   time.Time
+	Registered time.Time // until when; zero if it does not register
+	Err        string
+}
+
+// PhoneStatus describes an extension.
+type PhoneStatus struct {
+	Extension string
+	Devices   int // that can be reached
+	Calls     int
+	Agent     bool
+}
+
+// CallStatus describes a call that is not over.
+type CallStatus struct {
+	ID        store.ID
+	Direction store.CallDirection
+	Phase     string
+	Began     time.Time
+	Since     time.Time // in this phase
+	Queued    time.Time // entered the queue; zero if it never did
+	Trunk     string
+	Queue     string
+	Extension string
+	Recorded  bool
+	Held      bool
+}
+
+// QueueStatus describes a queue.
+type QueueStatus struct {
+	Name    string
+	Open    bool
+	Waiting int
+	Longest time.Duration // the longest wait now
+}
+
+// publish puts the call's present state where Status finds it.
+func (c *call) publish() {
+	old := c.status.Load()
+	st := CallStatus{
+		ID: c.rec.ID, Direction: c.rec.Direction, Phase: c.phase, Began: c.rec.Began, Since: time.Now(), Queued: c.rec.Queued,
+		Trunk: c.rec.Trunk, Queue: c.rec.Queue, Extension: c.lastExtension(), Recorded: c.recording != nil, Held: c.holder != nil,
+	}
+	if c.over {
+		st.Phase = phaseEnding
+	}
+	if old != nil && old.Phase == st.Phase {
+		st.Since = old.Since
+	}
+	c.status.Store(&st)
+}
+
+// Status takes the picture.
+func (s *Switch) Status() Status {
+	live := s.config()
+	st := Status{
+		NotReady: s.NotReady(), Draining: s.draining.Load(), Panics: s.counts.panics.Load(),
+		Guard: s.guard.counts(), Engine: s.engine.Stats(),
+		Began: map[store.CallDirection]int64{}, Causes: map[store.Cause]int64{},
+	}
+	if a := live.announcements[""]; a != nil {
+		st.Announcement = AnnouncementStatus{Version: a.version, TextSHA256: a.textSHA256, AudioSHA256: a.audioSHA256, Duration: a.prompt.Duration(), TooShort: a.short}
+	}
+	if live.audioErr != nil {
+		st.Announcement.Err = live.audioErr.Error()
+	}
+	s.counts.mu.Lock()
+	for d, n := range s.counts.began {
+		st.Began[d] = n
+	}
+	for c, n := range s.counts.causes {
+		st.Causes[c] = n
+	}
+	s.counts.mu.Unlock()
+
+	for _, c := range s.snapshotCalls() {
+		if cs := c.status.Load(); cs != nil && cs.Phase != phaseEnding {
+			st.Calls = append(st.Calls, *cs)
+		}
+	}
+	sort.Slice(st.Calls, func(i, j int) bool { return st.Calls[i].Began.Before(st.Calls[j].Began) })
+
+	s.mu.Lock()
+	trunks := append([]*runningTrunk(nil), s.trunks...)
+	queues := make([]*queue, 0, len(s.queues))
+	for _, q := range s.queues {
+		queues = append(queues, q.queue)
+	}
+	s.mu.Unlock()
+	for _, t := range trunks {
+		st.Trunks = append(st.Trunks, t.status())
+	}
+	now := time.Now()
+	for _, q := range queues {
+		qs := QueueStatus{Name: q.cfg.Name, Open: q.open(now)}
+		for _, c := range st.Calls {
+			if c.Queue == q.cfg.Name && (c.Phase == phaseQueued || c.Phase == phaseRinging) {
+				qs.Waiting++
+				qs.Longest = max(qs.Longest, now.Sub(c.Queued))
+			}
+		}
+		st.Queues = append(st.Queues, qs)
+	}
+	sort.Slice(st.Queues, func(i, j int) bool { return st.Queues[i].Name < st.Queues[j].Name })
+	for ext, cfg := range live.extensions {
+		st.Phones = append(st.Phones, PhoneStatus{Extension: ext, Devices: len(s.registrar.reachable(ext)), Calls: s.lines.busy(ext), Agent: cfg.Agent})
+	}
+	sort.Slice(st.Phones, func(i, j int) bool { return st.Phones[i].Extension < st.Phones[j].Extension })
+	return st
+}
+
+func (t *trunk) status() TrunkStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st := TrunkStatus{Name: t.cfg.Name, Up: t.up, Calls: int(t.calls.Load()), MaxCalls: t.cfg.MaxCalls, LastSeen: t.lastSeen}
+	if t.cfg.Register {
+		st.Registered = t.registered
+	}
+	if t.err != nil {
+		st.Err = t.err.Error()
+	}
+	return st
+}
