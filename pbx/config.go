@@ -153,6 +153,9 @@ type ExtensionConfig struct {
 	// When its agent becomes ready: "on-register", that is as soon as the phone is
 	// there, or "on-login".
 	Ready string `toml:"ready"`
+	// Digest that its phone is asked for: "any" (SHA-256 and MD5) or "md5", for a
+	// phone older than RFC 8760 that gives up at a challenge it does not know.
+	Digest string `toml:"digest"`
 	// Most calls at a time.
 	MaxCalls int `toml:"max_calls"`
 	// Most devices registered at a time.
@@ -305,7 +308,7 @@ func DefaultQueue() QueueConfig {
 
 // DefaultExtension returns the defaults of an [[extension]].
 func DefaultExtension() ExtensionConfig {
-	return ExtensionConfig{Agent: true, Ready: "on-register", MaxCalls: 2, Contacts: 3}
+	return ExtensionConfig{Agent: true, Ready: "on-register", Digest: "any", MaxCalls: 2, Contacts: 3}
 }
 
 // Mistake is one wrong value: where it stands in the file and what is wrong.

@@ -36,8 +36,8 @@ import "bytes"
 //
 // For TCP and TLS the filter sees pieces of a stream, not messages. There the
 // connection is wrapped (which limits and idle timeouts need anyway): its Read
-// pushes what it read into a streamText of its own, returns the messages that
-// next yields, and writes back pongs and malformedResponse; textLost ends it.
+// gives what it read to the feed of a streamText of its own, writes the reply to
+// the peer, and returns the rest to sipgo.
 
 // textKind says what a datagram, or the next piece of a stream, is.
 type textKind uint8

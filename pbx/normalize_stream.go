@@ -1,6 +1,9 @@
 package pbx
 
-import "bytes"
+import (
+	"bytes"
+	"net/netip"
+)
 
 // streamText cuts a TCP or TLS stream into messages, each normalised as a
 // datagram is. It is owned by the goroutine that reads the connection; it holds
@@ -66,6 +69,26 @@ func (s *streamText) next() ([]byte, textKind) {
 		return msg, scan.refuse()
 	}
 	return out, scan.kind
+}
+
+// feed is push and next in one: out is what the parser may have now, reply is to
+// be written back (pongs, answers to what cannot be parsed), and ok is false if
+// the stream is lost: close it after the reply.
+func (s *streamText) feed(chunk []byte, source netip.AddrPort) (out, reply []byte, ok bool) {
+	s.push(chunk)
+	for {
+		msg, kind := s.next()
+		switch kind {
+		case textPartial:
+			return out, reply, !s.lost
+		case textRequest, textResponse:
+			out = append(out, msg...)
+		case textKeepAlive:
+			reply = append(reply, msg...)
+		case textMalformed, textLost:
+			reply = append(reply, malformedResponse(msg, source)...)
+		}
+	}
 }
 
 // findHead looks for the end of the empty line behind the head.

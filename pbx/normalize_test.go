@@ -190,6 +190,15 @@ func TestStreamText(t *testing.T) {
 			}
 		}
 	}
+	var fed streamText
+	out, reply, ok := fed.feed([]byte("\r\n\r\n"+one+bad), testSource)
+	if string(out) != one || !ok || string(reply) != "\r\n" {
+		t.Errorf("feed: %q %q %v", out, reply, ok)
+	}
+	lost := strings.Replace(one, "l: 3", "Via: SIP/2.0/TCP a", 1)
+	if out, reply, ok = fed.feed([]byte(one+lost), testSource); string(out) != one || ok || !bytes.HasPrefix(reply, []byte("SIP/2.0 400 ")) {
+		t.Errorf("feed, lost: %q %q %v", out, reply, ok)
+	}
 	var s streamText
 	s.push(bytes.Repeat([]byte("x"), textMaxBytes+1))
 	if _, kind := s.next(); kind != textLost {

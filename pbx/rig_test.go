@@ -3,15 +3,21 @@ package pbx_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"centralka/desk"
@@ -51,7 +57,55 @@ type rig struct {
 	carrier *pbxtest.Carrier
 	phones  map[string]*pbxtest.Phone
 	log     *lockedBuffer
+	dir     string // of the vault
+	before  int64  // records that were there when the switch was started (again)
 	stop    func()
+}
+
+// scenario runs f against a running switch in a bubble of its own, and then
+// fails on what peers complained of and on what was left over.
+func scenario(t *testing.T, cfg pbx.Config, f func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, cfg)
+		defer r.finish()
+		f(t, r)
+	})
+}
+
+// briefCity is cityConfig with an announcement of one second, for scenarios
+// that are not about it.
+func briefCity(t *testing.T, phones ...string) pbx.Config {
+	t.Helper()
+	cfg := cityConfig(phones...)
+	cfg.Announcement.File, cfg.Announcement.SHA256 = writeWAV(t, briefWords())
+	return cfg
+}
+
+// briefWords is the announcement of briefCity.
+func briefWords() []int16 { return pbxtest.Chirp(pbxtest.Rate, 1500, 3000) }
+
+// writeWAV writes a mono WAV of 8 kHz and returns its path and hash.
+func writeWAV(t *testing.T, pcm []int16) (path, hash string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "announcement.wav")
+	b := wavOf(pcm)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, fmt.Sprintf("%x", sha256.Sum256(b))
+}
+
+func wavOf(pcm []int16) []byte {
+	var b bytes.Buffer
+	n := uint32(2 * len(pcm))
+	for _, v := range []any{[]byte("RIFF"), 36 + n, []byte("WAVEfmt "), uint32(16), uint16(1), uint16(1), uint32(8000), uint32(16000),
+		uint16(2), uint16(16), []byte("data"), n, pcm} {
+		if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
+			panic(err) // a bytes.Buffer takes everything
+		}
+	}
+	return b.Bytes()
 }
 
 type lockedBuffer struct {
@@ -102,7 +156,8 @@ func newRig(t *testing.T, cfg pbx.Config) *rig {
 	r.net.OnPacket(r.ladder.Tap)
 	r.ladder.Name(switchAddr, "switch")
 	r.ladder.Name(carrierAddr, "carrier")
-	r.startSwitch(cfg, t.TempDir())
+	r.dir = t.TempDir()
+	r.startSwitch(cfg, r.dir)
 	var err error
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
 		Name: "carrier", Listen: r.net.Listen, Addr: carrierAddr, Switch: switchAddr, Seed: 7,
@@ -110,7 +165,7 @@ func newRig(t *testing.T, cfg pbx.Config) *rig {
 	})
 	r.must(err)
 	for i, e := range cfg.Extensions {
-		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(101 + i)}), 5060)
+		addr := phoneAddr(i)
 		r.ladder.Name(addr, e.Number)
 		p, err := pbxtest.NewPhone(pbxtest.PeerConfig{
 			Name: e.Number, Password: cfg.Secrets.Extensions[e.Number], Listen: r.net.Listen, Addr: addr, Switch: switchAddr, Seed: uint64(100 + i),
@@ -122,6 +177,11 @@ func newRig(t *testing.T, cfg pbx.Config) *rig {
 		r.must(p.Register(t.Context()))
 	}
 	return r
+}
+
+// phoneAddr is where the phone of the i-th extension is.
+func phoneAddr(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(101 + i)}), 5060)
 }
 
 func (r *rig) startSwitch(cfg pbx.Config, dir string) {
@@ -190,12 +250,18 @@ func (r *rig) finish() {
 	if err := r.store.Close(); err != nil {
 		r.t.Error(err)
 	}
+	if left := r.sw.Leftovers(); left != "" {
+		r.t.Errorf("left over: %s", left)
+	}
+	if n := r.sw.Status().Panics; n != 0 {
+		r.t.Errorf("%d panics", n)
+	}
 	for _, n := range []string{"600100200", "914245000"} {
 		if strings.Contains(r.log.String(), n) {
 			r.t.Errorf("the log holds a number:\n%s", r.log)
 		}
 	}
-	if r.t.Failed() {
+	if r.t.Failed() && testing.Verbose() {
 		r.t.Logf("%s\n%s", r.ladder, r.log)
 	}
 }
@@ -219,7 +285,7 @@ func (r *rig) call() *pbxtest.Call {
 // complete.
 func (r *rig) records() []store.CallRecord {
 	r.t.Helper()
-	for range 200 {
+	for range 1000 {
 		var out []store.CallRecord
 		open := 0
 		for rec, err := range r.store.CallsByDay(ordinance.Day{}, ordinance.Day{}) {
@@ -229,7 +295,11 @@ func (r *rig) records() []store.CallRecord {
 			}
 			out = append(out, rec)
 		}
-		if open == 0 && r.sw.Calls() == 0 {
+		var began int64
+		for _, n := range r.sw.Status().Began {
+			began += n
+		}
+		if open == 0 && r.sw.Calls() == 0 && int64(len(out)) == began+r.before {
 			return out
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -275,7 +345,22 @@ func announcement(t *testing.T) []int16 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buf, err := wav.NewDecoder(bytes.NewReader(a.WAV)).FullPCMBuffer()
+	return samples(t, a.WAV)
+}
+
+// prompt is one of the messages that are embedded.
+func prompt(t *testing.T, name string) []int16 {
+	t.Helper()
+	a, err := ordinance.Prompt(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return samples(t, a.WAV)
+}
+
+func samples(t *testing.T, file []byte) []int16 {
+	t.Helper()
+	buf, err := wav.NewDecoder(bytes.NewReader(file)).FullPCMBuffer()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,4 +384,98 @@ func hears(t *testing.T, who string, samples []int16, want float64, not ...float
 	}
 }
 
-func hasLine(lines []string, want string) bool { return slices.Contains(lines, want) }
+// device registers another phone for an extension, at 192.0.2.host.
+func (r *rig) device(ext string, host byte) *pbxtest.Phone {
+	r.t.Helper()
+	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), 5060)
+	name := fmt.Sprintf("%s/%d", ext, host)
+	r.ladder.Name(addr, name)
+	p, err := pbxtest.NewPhone(pbxtest.PeerConfig{
+		Name: name, User: ext, Username: ext, Password: "secret-" + ext, Listen: r.net.Listen, Addr: addr, Switch: switchAddr, Seed: uint64(host),
+		Voice: pbxtest.Voice{Say: pbxtest.Tone(phoneHz)}, Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)),
+	})
+	r.must(err)
+	r.phones[name] = p
+	r.must(p.Register(r.t.Context()))
+	return p
+}
+
+// behave makes a phone behave one way from now on.
+func (r *rig) behave(phone string, b pbxtest.Behaviour) {
+	r.phones[phone].SetBehaviour(pbxtest.Always(b))
+}
+
+// talk places a call from the trunk and waits until 101 has answered it.
+func (r *rig) talk() (caller, agent *pbxtest.Call) {
+	r.t.Helper()
+	caller = r.call()
+	agent = r.answeredBy("101")
+	return caller, agent
+}
+
+// answeredBy waits until a phone has answered its next call.
+func (r *rig) answeredBy(phone string) *pbxtest.Call {
+	r.t.Helper()
+	c, err := r.phones[phone].WaitCall(2 * time.Minute)
+	r.must(err)
+	r.must(c.WaitAnswered(time.Minute))
+	return c
+}
+
+// quiet asserts that a phone was never called.
+func (r *rig) quiet(phone string) {
+	r.t.Helper()
+	for _, l := range r.ladder.Lines() {
+		if l == "switch > "+phone+" INVITE" {
+			r.t.Errorf("%s was called", phone)
+			return
+		}
+	}
+}
+
+// count counts the ladder's lines that begin so.
+func (r *rig) count(prefix string) int {
+	n := 0
+	for _, l := range r.ladder.Lines() {
+		if strings.HasPrefix(l, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+// says asserts that the ladder holds these lines in this order, others between
+// them or not.
+func (r *rig) says(lines ...string) {
+	r.t.Helper()
+	at := 0
+	for _, l := range r.ladder.Lines() {
+		if at < len(lines) && strings.HasPrefix(l, lines[at]) {
+			at++
+		}
+	}
+	if at < len(lines) {
+		r.t.Errorf("the ladder lacks %q (after %d others)\n%s", lines[at], at, r.ladder)
+	}
+}
+
+// audioFiles lists what looks like voice anywhere in the vault.
+func (r *rig) audioFiles() []string {
+	r.t.Helper()
+	var out []string
+	r.must(filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && filepath.Ext(path) != ".db" && filepath.Base(path) != "lock" {
+			out = append(out, path)
+		}
+		return err
+	}))
+	return out
+}
+
+// ended asserts how a record ended.
+func ended(t *testing.T, rec store.CallRecord, cause store.Cause, outcome store.Outcome) {
+	t.Helper()
+	if rec.Cause != cause || rec.Recording.Outcome != outcome {
+		t.Errorf("ended %q with recording %q (%s), want %q, %q", rec.Cause, rec.Recording.Outcome, rec.Recording.Reason, cause, outcome)
+	}
+}

@@ -136,13 +136,12 @@ func (r *ringing) lost(l *leg, status int) {
 	}
 }
 
+// ringResult reads a phone's refusal: 5xx and the like say nothing of its user.
 func ringResult(status int) string {
-	switch status {
-	case 486, 600:
+	switch {
+	case status == 486 || status == 600:
 		return "busy"
-	case 603:
-		return "declined"
-	case 480, 408:
+	case status == 404 || status == 408 || status == 410 || status == 480 || status/100 == 5:
 		return "unreachable"
 	}
 	return "declined"

@@ -2,7 +2,6 @@ package pbx_test
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"centralka/pbx/pbxtest"
@@ -13,8 +12,7 @@ import (
 // in full, then music, then an agent, then a WAV of exactly that conversation
 // (S1.3-a, S1.4-b, S1.4-c, S1.4-e).
 func TestCallIsAnnouncedQueuedBridgedAndRecorded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, cityConfig("101", "102"))
+	scenario(t, cityConfig("101", "102"), func(t *testing.T, r *rig) {
 		call := r.call()
 		agent, err := r.phones["101"].WaitCall(time.Minute)
 		r.must(err)
@@ -54,6 +52,5 @@ func TestCallIsAnnouncedQueuedBridgedAndRecorded(t *testing.T) {
 		}
 		hears(t, "left lane", citizen, callerHz, phoneHz)
 		hears(t, "right lane", office, phoneHz, callerHz)
-		r.finish()
 	})
 }

@@ -174,6 +174,7 @@ func (r *Recorder) salvage(j *job) (store.Outcome, error) {
 func (r *Recorder) abandon(rec store.CallRecord) (store.Outcome, error) {
 	answered := !rec.Answered.IsZero()
 	switch {
+	case rec.Recording.Outcome != "": // it is committed, only the cause is missing
 	case rec.Direction == store.Internal:
 		rec.Recording = store.Recording{Outcome: store.OutcomeNone, Reason: "internal calls are not recorded"}
 	case !answered:

@@ -36,8 +36,10 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"centralka/media"
@@ -54,6 +56,9 @@ const (
 	probeEvery = 5 * time.Second
 	retryFirst = time.Second
 	retryMost  = time.Minute
+	// leastFree is the room on the disk below which the recorder is not ready.
+	// It goes on with what it has begun.
+	leastFree = 64 << 20
 	// overflowAlarm is how long an overflow of a ring is alarming.
 	overflowAlarm = time.Minute
 )
@@ -97,6 +102,7 @@ type Recorder struct {
 type disk struct {
 	create func(ordinance.Day, store.ID) (journal, error)
 	sync   func() error
+	free   func() (int64, error) // bytes
 }
 
 // journal is a store.Journal.
@@ -113,9 +119,10 @@ const (
 	syncing
 	filing
 	rendering
+	filling
 )
 
-var troubles = [...]string{"journal", "sync", "call record", "rendering"}
+var troubles = [...]string{"journal", "sync", "call record", "rendering", "disk"}
 
 // Status is what the recorder tells about itself. It holds no personal data.
 type Status struct {
@@ -148,6 +155,10 @@ func New(cfg Config) *Recorder {
 	r.disk = disk{
 		create: func(day ordinance.Day, id store.ID) (journal, error) { return cfg.Store.CreateJournal(day, id) },
 		sync:   cfg.Store.SyncJournals,
+		free: func() (int64, error) {
+			u, err := cfg.Store.Disk()
+			return int64(min(u.Free, math.MaxInt64)), err
+		},
 	}
 	r.status.Outcomes = make(map[store.Outcome]uint64)
 	r.left = findLeft(cfg.Store)
@@ -216,7 +227,7 @@ func wake(c chan struct{}) {
 func (r *Recorder) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.trouble(appending, syncing)
+	return r.trouble(appending, syncing, filling)
 }
 
 // trouble returns the first of these kinds that fails or hangs. The mutex is
@@ -241,7 +252,7 @@ func (r *Recorder) Status() Status {
 	s.Outcomes = maps.Clone(s.Outcomes)
 	s.Active = len(r.active)
 	s.Rendering = len(r.jobs) + len(r.deferred) + r.busy
-	s.Alarm = r.trouble(appending, syncing, filing, rendering) != nil ||
+	s.Alarm = r.trouble(appending, syncing, filing, rendering, filling) != nil ||
 		!r.overflow.IsZero() && time.Since(r.overflow) < overflowAlarm
 	return s
 }
@@ -266,10 +277,10 @@ func (r *Recorder) try(k trouble, work func() error) error {
 	}
 	r.mu.Unlock()
 	if first {
-		r.cfg.Log.Error("recorder: "+troubles[k]+" fails", "err", err)
+		r.cfg.Log.Error("recorder: "+troubles[k]+" in trouble", "err", err)
 	}
 	if over {
-		r.cfg.Log.Info("recorder: " + troubles[k] + " works again")
+		r.cfg.Log.Info("recorder: " + troubles[k] + " out of trouble")
 	}
 	return err
 }
@@ -278,7 +289,7 @@ func (r *Recorder) try(k trouble, work func() error) error {
 func (r *Recorder) write(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.FlushEvery)
 	defer tick.Stop()
-	stop := ctx.Done()
+	ticks, stop := true, ctx.Done()
 	for {
 		r.mu.Lock()
 		active := slices.Clone(r.active)
@@ -293,11 +304,15 @@ func (r *Recorder) write(ctx context.Context) {
 				return
 			}
 			tick.Stop()
+			ticks = false
 		}
 		select {
 		case <-tick.C:
 		case <-r.began:
-			tick.Reset(r.cfg.FlushEvery)
+			if !ticks { // and only then: beginnings must not put draining off
+				tick.Reset(r.cfg.FlushEvery)
+				ticks = true
+			}
 		case <-stop:
 			stop = nil
 			r.mu.Lock()
@@ -317,20 +332,29 @@ func (r *Recorder) ended(c *Recording) {
 	r.work.Signal()
 }
 
-// keep syncs the journals once a second, brings failed jobs back and, while
-// appending fails and nothing is recorded, tries whether the disk takes data
-// again.
+// keep syncs the journals once a second, brings failed jobs back, looks at the
+// room on the disk and, while appending fails and nothing is recorded, tries
+// whether it takes data again.
 func (r *Recorder) keep(done <-chan struct{}) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	ticks := true
+	var measured time.Time
 	for {
 		select {
 		case <-tick.C:
 		case <-r.worry:
-			tick.Reset(time.Second)
+			if !ticks {
+				tick.Reset(time.Second)
+				ticks = true
+			}
 			continue
 		case <-done:
 			return
+		}
+		if time.Since(measured) >= probeEvery {
+			measured = time.Now()
+			_ = r.try(filling, r.space)
 		}
 		r.mu.Lock()
 		now := time.Now()
@@ -349,8 +373,9 @@ func (r *Recorder) keep(done <-chan struct{}) {
 		if probe {
 			r.probed = now
 		}
-		if !sync && !refused && len(r.deferred) == 0 {
+		if !sync && !refused && len(r.deferred) == 0 && r.failing[filling] == nil {
 			tick.Stop()
+			ticks = false
 		}
 		r.mu.Unlock()
 		if sync {
@@ -360,6 +385,18 @@ func (r *Recorder) keep(done <-chan struct{}) {
 			_ = r.try(appending, r.probe)
 		}
 	}
+}
+
+// space tells whether the disk has too little room to rely on.
+func (r *Recorder) space() error {
+	free, err := r.disk.free()
+	if err != nil {
+		return err
+	}
+	if free < leastFree {
+		return fmt.Errorf("only %d MB are free: %w", free>>20, syscall.ENOSPC)
+	}
+	return nil
 }
 
 // probe writes a journal that belongs to no call and removes it.

@@ -480,7 +480,65 @@ func TestRunWaitsForRecordings(t *testing.T) {
 	})
 }
 
-// Hundreds of calls at a time do not get into each other's way.
+// With little room left the recorder says so before a write fails, and goes on
+// recording.
+func TestNearlyFullDiskIsNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var free atomic.Int64
+		free.Store(leastFree)
+		v := openVault(t, t.TempDir(), func(r *Recorder) { r.disk.free = func() (int64, error) { return free.Load(), nil } })
+		rec := v.call(store.Incoming)
+		c := v.Start(rec, time.Now())
+		time.Sleep(3 * time.Second)
+		if err := v.Ready(); err != nil {
+			t.Error(err)
+		}
+		free.Store(leastFree - 1)
+		time.Sleep(10 * time.Second)
+		if err := v.Ready(); !errors.Is(err, syscall.ENOSPC) || !v.Status().Alarm {
+			t.Errorf("ready: %v", err)
+		}
+		c.Finish(rec, time.Now())
+		if got := v.ended(c.Day(), rec.ID); got.Recording.Outcome != store.OutcomeOK {
+			t.Errorf("recording %+v", got.Recording)
+		}
+		free.Store(leastFree)
+		time.Sleep(10 * time.Second) // nobody records, and yet it is noticed
+		if err := v.Ready(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Calls that begin faster than blocks are written do not put the writing off.
+func TestBeginningsDoNotStarveTheWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var syncs atomic.Int64
+		v := openVault(t, t.TempDir(), func(r *Recorder) {
+			sync := r.disk.sync
+			r.disk.sync = func() error { syncs.Add(1); return sync() }
+		})
+		rec := v.call(store.Incoming)
+		c := v.Start(rec, time.Now())
+		go func() {
+			for range 100 {
+				time.Sleep(100 * time.Millisecond)
+				rec := v.call(store.Incoming)
+				v.Start(rec, time.Now()).Finish(rec, time.Now())
+			}
+		}()
+		speak(c, phoneA().talk(0, 10*second), phoneB().talk(0, 10*second))
+		c.Finish(rec, time.Now())
+		if got := v.ended(c.Day(), rec.ID); got.Recording.Outcome != store.OutcomeOK || got.Recording.Counts.Packets[office] != 500 {
+			t.Errorf("recording %+v", got.Recording)
+		}
+		if n := syncs.Load(); n < 9 || n > 12 {
+			t.Errorf("%d syncs in ten seconds", n)
+		}
+	})
+}
+
+// Many calls at a time do not get into each other's way.
 func TestManyAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := openVault(t, t.TempDir(), func(r *Recorder) { r.cfg.Workers = 2 })

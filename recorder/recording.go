@@ -127,6 +127,9 @@ func (c *Recording) Finish(rec store.CallRecord, at time.Time) {
 			h.to = max(c.end, h.from)
 		}
 		c.marks = append(c.marks, mark{itemEnd, c.end})
+		if rec.Cause == "" { // or it would stay an open call
+			rec.Cause = store.CauseInternal
+		}
 		c.set(rec)
 	}
 	c.mu.Unlock()

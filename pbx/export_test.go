@@ -1,0 +1,31 @@
+package pbx
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Leftovers names what a switch without calls should not hold any more; empty
+// if there is nothing.
+func (s *Switch) Leftovers() string {
+	var out []string
+	note := func(what string, n int) {
+		if n != 0 {
+			out = append(out, fmt.Sprintf("%d %s", n, what))
+		}
+	}
+	s.mu.Lock()
+	note("calls", len(s.byID))
+	note("dialogs", len(s.dialogs))
+	note("pending INVITEs", len(s.pending))
+	for _, t := range s.trunks {
+		note("calls on trunk "+t.cfg.Name, int(t.calls.Load()))
+	}
+	s.mu.Unlock()
+	s.lines.mu.Lock()
+	note("legs of phones", len(s.lines.of))
+	note("busy phones", len(s.lines.legs))
+	note("phones with calls to the outside", len(s.lines.placed))
+	s.lines.mu.Unlock()
+	return strings.Join(out, ", ")
+}
