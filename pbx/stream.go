@@ -86,6 +86,7 @@ type textConn struct {
 	net.Conn
 	text streamText
 	left []byte // what did not fit into the last Read
+	over bool   // the stream ends after left
 	buf  [4096]byte
 }
 
@@ -94,30 +95,20 @@ type textConn struct {
 // ends.
 func (c *textConn) Read(b []byte) (int, error) {
 	for len(c.left) == 0 {
-		out, kind := c.text.next()
-		switch kind {
-		case textRequest, textResponse:
-			c.left = out
-		case textKeepAlive:
-			if _, err := c.Write(out); err != nil {
+		if c.over {
+			return 0, io.EOF
+		}
+		n, err := c.Conn.Read(c.buf[:])
+		if n == 0 && err != nil {
+			return 0, err
+		}
+		src, _ := addrPort(c.RemoteAddr())
+		out, reply, ok := c.text.feed(c.buf[:n], src)
+		c.left, c.over = out, !ok
+		if len(reply) > 0 {
+			if _, err := c.Write(reply); err != nil {
 				return 0, err
 			}
-		case textMalformed, textLost:
-			src, _ := addrPort(c.RemoteAddr())
-			if answer := malformedResponse(out, src); answer != nil {
-				if _, err := c.Write(answer); err != nil {
-					return 0, err
-				}
-			}
-			if kind == textLost {
-				return 0, io.EOF
-			}
-		default:
-			n, err := c.Conn.Read(c.buf[:])
-			if n == 0 && err != nil {
-				return 0, err
-			}
-			c.text.push(c.buf[:n])
 		}
 	}
 	n := copy(b, c.left)
