@@ -316,6 +316,10 @@ func (c *call) noteHold() {
 	if holder == c.holder {
 		return
 	}
+	for _, l := range []*leg{c.a, c.b} {
+		l.muted = holder != nil
+		l.apply()
+	}
 	now := time.Now()
 	if c.recording != nil && (holder == nil || c.holder == nil) {
 		c.recording.Hold(now, holder != nil)
