@@ -182,6 +182,10 @@ func TestForeignVoice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	_, stan := r.get("/stan.json")
+	if m := regexp.MustCompile(`"foreign":\s*(\d+)`).FindStringSubmatch(stan); m == nil || m[1] != "100" {
+		t.Errorf("the status page counts %v foreign packets, want 100", m)
+	}
 	carrier.succeed(15 * time.Second)
 	agent.await("CALL_CLOSED", 5*time.Second)
 	assertHears(t, agent.heard(), toneCarrier, toneOtherPhone)
