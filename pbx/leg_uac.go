@@ -89,6 +89,9 @@ func (ev inviteMoved) on(c *call) {
 	default:
 		l.refused(res)
 	}
+	if res.StatusCode >= 200 && ev.req == l.invite {
+		l.takeEarly(l.early)
+	}
 }
 
 func (l *leg) proceeding(res *sip.Response) {
