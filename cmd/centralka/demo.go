@@ -201,18 +201,13 @@ func (x *inspection) present() {
 	sc.paragraph("Listen with headphones: the resident is on the left, the office on the right.")
 	for _, cp := range x.copies {
 		sc.print("\n  %s  %s", sc.paint(cp.scene.name, cp.scene.name), cp.file)
-		sc.print("     %s, until it goes: %v is its last day in the vault", seconds(cp.wav.Duration()), ordinance.LastDay(cp.rec.Day))
+		sc.print("     %s long; the vault keeps it to the end of %v", seconds(cp.wav.Duration()), ordinance.LastDay(cp.rec.Day))
 		for lane, side := range []string{"left ", "right"} {
 			sc.print("     %s  %s", side, sc.paint(cp.scene.name, outline(cp.rec.Recording.Peaks[lane], min(60, sc.width-14))))
-			for _, l := range cp.scene.lines {
-				if l.office != (lane == 1) {
-					continue
+			for _, l := range cp.holds {
+				if l.office == (lane == 1) {
+					sc.print("       at %s  „%s”", seconds(l.at), l.polish)
 				}
-				m, err := cp.find(l)
-				if err != nil || m.Similarity < alike {
-					continue // the table says so
-				}
-				sc.print("       at %s  „%s”", seconds(max(m.From, 0)), l.polish)
 			}
 		}
 	}

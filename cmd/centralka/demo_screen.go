@@ -120,7 +120,11 @@ func (s *screen) Write(p []byte) (int, error) {
 		}
 		runes := []rune(line[:at])
 		line = s.stamp() + string(runes[min(stampWidth, len(runes)):])
-		s.emit(s.paint("dim", line) + "  " + s.paint(s.step, s.step) + "\n")
+		if s.step != "" {
+			s.emit(s.paint("dim", line) + "  " + s.paint(s.step, s.step) + "\n")
+		} else {
+			s.emit(s.paint("dim", line) + "\n")
+		}
 	}
 	return len(p), s.err
 }
