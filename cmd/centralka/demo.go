@@ -218,8 +218,8 @@ func (x *inspection) present() {
 // tabulate prints what had to happen, and whether it did.
 func (x *inspection) tabulate() {
 	sc := x.c.screen
-	sc.print("\n%s", sc.paint("bold", "What had to happen"))
-	for _, line := range table(sc, x.findings) {
+	sc.print("\n%s", sc.paint("bold", "What had to happen, and did it?"))
+	for _, line := range table(sc, x.c.scenes, x.findings) {
 		sc.print("%s", line)
 	}
 	bad := 0
@@ -235,24 +235,32 @@ func (x *inspection) tabulate() {
 	sc.print("\n%s", sc.paint("bad", fmt.Sprintf("%d of %d things did not happen.", bad, len(x.findings))))
 }
 
-// table draws findings: ✓ or ✗, the call, what had to happen, and what shows it.
-func table(sc *screen, findings []finding) []string {
+// table draws findings under their scenes: ✓ or ✗, what had to happen, and what
+// shows it.
+func table(sc *screen, scenes []*scene, findings []finding) []string {
 	widest := 0
 	for _, f := range findings {
 		widest = max(widest, utf8.RuneCountInString(f.rule))
 	}
 	var lines []string
+	last := "?"
 	for _, f := range findings {
+		if f.scene != last {
+			last = f.scene
+			title := sc.paint("bold", "All of it")
+			for _, s := range scenes {
+				if s.name == f.scene {
+					title = sc.paint(s.name, s.name) + "  " + sc.paint("bold", s.title)
+				}
+			}
+			lines = append(lines, "", "  "+title)
+		}
 		mark := sc.paint("good", "✓")
 		if !f.ok {
 			mark = sc.paint("bad", "✗")
 		}
-		scene := f.scene
-		if scene == "" {
-			scene = "·"
-		}
-		rule := f.rule + strings.Repeat(" ", widest-utf8.RuneCountInString(f.rule))
-		lines = append(lines, fmt.Sprintf("  %s  %s  %s  %s", mark, sc.paint(f.scene, scene), rule, f.why))
+		pad := strings.Repeat(" ", widest-utf8.RuneCountInString(f.rule))
+		lines = append(lines, strings.TrimRight("  "+mark+"  "+f.rule+pad+"  "+sc.paint("dim", f.why), " "))
 	}
 	return lines
 }
