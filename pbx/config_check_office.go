@@ -128,6 +128,9 @@ func (k checker) extensions() {
 		default:
 			k.bad(key("ready"), "%q is not known: on-register or on-login", e.Ready)
 		}
+		if e.Digest != "any" && e.Digest != "md5" {
+			k.bad(key("digest"), "%q is not known: any or md5", e.Digest)
+		}
 		k.atLeast(key("max_calls"), e.MaxCalls, 1, "")
 		k.atLeast(key("contacts"), e.Contacts, 1, "")
 		if e.Number == "" {

@@ -137,6 +137,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"extension[2].number", "emergency", func(c *Config) { addExtension(c, "112") }},
 		{"extension[2].number", "outside_prefix", func(c *Config) { addExtension(c, "012") }},
 		{"extension[0].ready", "is not known", func(c *Config) { c.Extensions[0].Ready = "" }},
+		{"extension[0].digest", "is not known", func(c *Config) { c.Extensions[0].Digest = "sha1" }},
 		{"extension[0].max_calls", "too small", func(c *Config) { c.Extensions[0].MaxCalls = 0 }},
 		{"extension[0].contacts", "too small", func(c *Config) { c.Extensions[0].Contacts = 0 }},
 		{"extension[0].number", "has no password", func(c *Config) { delete(c.Secrets.Extensions, "101") }},

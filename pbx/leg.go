@@ -42,6 +42,8 @@ type leg struct {
 	// held: the peer put us on hold (its SDP lets it hear nothing from us, or
 	// only its own music).
 	held bool
+	// muted: somebody holds the conversation; what the peer says is for nobody.
+	muted bool
 
 	// UAS
 	invite   *sip.Request // received (UAS) or sent last (UAC)
@@ -49,6 +51,8 @@ type leg struct {
 	await    *await2xx
 	byeLater []sip.Header // headers of a BYE that must wait for the ACK; nil: none
 	wantBye  bool
+	// wasAnswered: a 2xx was sent to the INVITE that began it.
+	wasAnswered bool
 
 	// UAC
 	provisional bool // a provisional response has come
@@ -57,7 +61,8 @@ type leg struct {
 	cancelSent  bool
 	authTried   bool
 	lastACK     *sip.Request
-	guardTimer  *time.Timer // gives up on a peer that never ends its transaction
+	early       *messageReceived // a BYE that came before the 2xx (see overtook)
+	guardTimer  *time.Timer      // gives up on a peer that never ends its transaction
 
 	mergeKey string // of the INVITE that began it (RFC 3261 §8.2.2.2)
 }
@@ -101,6 +106,17 @@ func (l *leg) configure(p media.Params) {
 	p.Signalling = l.d.hop.remote.Addr()
 	l.params = p
 	l.held = l.neg.held()
+	l.apply()
+}
+
+// apply tells the stream what is settled. While somebody holds, nothing is
+// listened to, whatever the direction allows, so that the media timeout is off
+// and begins anew afterwards: who holds with sendonly need not send.
+func (l *leg) apply() {
+	p := l.params
+	if l.held || l.muted {
+		p.Direction &^= media.RecvOnly
+	}
 	if l.stream != nil {
 		l.stream.Configure(p)
 	}
@@ -118,7 +134,7 @@ func (l *leg) closeMedia() {
 func (l *leg) answer(body []byte, offered bool) {
 	res := l.response(l.invite, 200, "OK")
 	l.addSDP(res, body)
-	l.state = legAnswered
+	l.state, l.wasAnswered = legAnswered, true
 	l.send2xx(&await2xx{seq: l.invite.CSeq().SeqNo, res: res, tx: l.inviteTx, initial: true, offered: offered})
 }
 
@@ -200,6 +216,9 @@ func (l *leg) addSDP(m interface {
 // receive handles a request within the dialog.
 func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 	end := l.c.s.end
+	if l.overtook(req, tx) {
+		return
+	}
 	if tag, _ := req.From().Params.Get("tag"); tag != l.d.remoteTag {
 		if !req.IsAck() {
 			end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
@@ -253,6 +272,38 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 	default:
 		end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
 	}
+}
+
+// overtakeWait is how long a request is held that came before the response
+// which it must follow.
+const overtakeWait = 200 * time.Millisecond
+
+// overtook holds a BYE that came before the 2xx of our INVITE was looked at: a
+// phone that is answered and put down at once sends both in one breath, and
+// sipgo hands each message up on a goroutine of its own. The BYE is applied
+// right after the 2xx, or after a moment if none comes.
+func (l *leg) overtook(req *sip.Request, tx *sip.ServerTx) bool {
+	if req.Method != sip.BYE || l.inviteTx != nil || l.state != legInviting || l.early != nil {
+		return false
+	}
+	ev := &messageReceived{l, req, tx}
+	l.early = ev
+	time.AfterFunc(overtakeWait, func() { l.c.post(overtakeOver{ev}) })
+	return true
+}
+
+// overtakeOver ends the wait of overtook.
+type overtakeOver struct{ ev *messageReceived }
+
+func (o overtakeOver) on(*call) { o.ev.l.takeEarly(o.ev) }
+
+// takeEarly applies what was held, once.
+func (l *leg) takeEarly(ev *messageReceived) {
+	if ev == nil || l.early != ev {
+		return
+	}
+	l.receive(ev.req, ev.tx)
+	l.early = nil
 }
 
 // acknowledged takes the ACK of a 2xx.

@@ -29,8 +29,42 @@ type StatusConfig struct {
 	Log      *slog.Logger // nil discards
 }
 
-// refresh is how often /stan reloads itself, seconds.
-const refresh = 5
+// refresh is how often /stan reloads itself, seconds; a query of stay keeps it
+// from that, for who reads it slowly or by ear.
+const (
+	refresh = 5
+	stay    = "bez-odswiezania"
+)
+
+// stan is what the template of /stan shows.
+type stan struct {
+	Snapshot
+	Version string
+	Refresh int // seconds; 0: it stays
+	Totals  totals
+}
+
+// totals are the figures at the head of the page.
+type totals struct{ Waiting, Ready, Agents, Phones, Registered int }
+
+func count(s Snapshot) (t totals) {
+	for _, q := range s.Queues {
+		t.Waiting += q.Waiting
+	}
+	for _, a := range s.Agents {
+		t.Agents++
+		if a.State == "ready" {
+			t.Ready++
+		}
+	}
+	for _, p := range s.Phones {
+		t.Phones++
+		if p.Devices > 0 {
+			t.Registered++
+		}
+	}
+	return t
+}
 
 // NewStatus makes the status endpoint: /stan, /stan.json, /metrics, /healthz
 // and /readyz. It takes GET and HEAD only.
@@ -48,11 +82,12 @@ func NewStatus(cfg StatusConfig) http.Handler {
 	})
 	mux.HandleFunc("GET /stan", func(w http.ResponseWriter, r *http.Request) {
 		var b bytes.Buffer
-		err := page.Execute(&b, struct {
-			Snapshot
-			Version string
-			Refresh int
-		}{cfg.Snapshot(), cfg.Version, refresh})
+		s := cfg.picture()
+		view := stan{Snapshot: s, Version: cfg.Version, Refresh: refresh, Totals: count(s)}
+		if r.URL.Query().Has(stay) {
+			view.Refresh = 0
+		}
+		err := page.Execute(&b, view)
 		if err != nil {
 			cfg.Log.Error("status page", "err", err)
 			http.Error(w, "Błąd strony stanu.", http.StatusInternalServerError)
@@ -72,7 +107,7 @@ func NewStatus(cfg StatusConfig) http.Handler {
 		b, err := json.MarshalIndent(struct {
 			Version string `json:"version"`
 			Snapshot
-		}{cfg.Version, cfg.Snapshot()}, "", "  ")
+		}{cfg.Version, cfg.picture()}, "", "  ")
 		if err != nil {
 			cfg.Log.Error("status as JSON", "err", err)
 			http.Error(w, "Internal Server Error", http.StatusInternalServerError)
@@ -85,7 +120,7 @@ func NewStatus(cfg StatusConfig) http.Handler {
 		send(w, "text/plain; charset=utf-8", []byte("ok\n"), cfg.Log)
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		reasons := cfg.Snapshot().NotReady
+		reasons := cfg.picture().NotReady
 		if len(reasons) > 0 {
 			w.Header().Set("Retry-After", "5")
 			http.Error(w, "not ready: "+strings.Join(reasons, "; "), http.StatusServiceUnavailable)
@@ -125,15 +160,28 @@ var statusFuncs = template.FuncMap{
 		}
 		return t.In(ordinance.Warsaw).Format("02.01.2006, 15:04:05")
 	},
+	"dni": func(n int) string {
+		if n == 1 {
+			return "1 dzień"
+		}
+		return fmt.Sprintf("%d dni", n)
+	},
 	"od":      func(since, now time.Time) string { return span(now.Sub(since)) },
 	"trwanie": span,
 	"bajty":   bytesText,
-	"skrot": func(s string) string {
-		if len(s) > 16 {
-			return s[:16] + "…"
+	"odmowa": func(reason string) string {
+		switch reason {
+		case "not running":
+			return "centrala dopiero rusza"
+		case "draining":
+			return "centrala kończy pracę: trwające rozmowy dobiegają końca, nowych nie przyjmuje"
 		}
-		return s
+		if listener, ok := strings.CutPrefix(reason, "listener down: "); ok {
+			return "gniazdo SIP nie działa: " + listener
+		}
+		return reason
 	},
+	"strata":   polish(map[string]string{"ring": "pakiety, bufor pełny", "disk": "pakiety, dysk odmówił zapisu"}),
 	"faza":     polish(map[string]string{"setup": "zestawianie", "announcement": "komunikat", "queue": "kolejka", "ringing": "dzwoni u pracownika", "talking": "rozmowa", "closing message": "komunikat końcowy", "ending": "kończy się"}),
 	"kierunek": polish(map[string]string{"incoming": "przychodzące", "outgoing": "wychodzące", "internal": "wewnętrzne"}),
 	"agent":    polish(map[string]string{"away": "nieobecny", "ready": "gotowy", "offered": "dzwoni", "talking": "rozmawia", "wrap-up": "po rozmowie"}),

@@ -69,8 +69,9 @@ func TestStatusPage(t *testing.T) {
 	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, "Brak alarmów") || !strings.Contains(body, "Nie ma połączeń") {
 		t.Error("a calm switch does not say so")
 	}
-	calm.NotReady = []string{"brak pliku komunikatu x.wav"}
-	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, "nie przyjmuje połączeń") || !strings.Contains(body, "brak pliku komunikatu") {
+	calm.NotReady = []string{"brak pliku komunikatu x.wav", "draining", "not running", "listener down: udp://192.0.2.10:5060"}
+	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, "nie przyjmuje połączeń") || !strings.Contains(body, "brak pliku komunikatu") ||
+		!strings.Contains(body, "kończy pracę") || !strings.Contains(body, "dopiero rusza") || !strings.Contains(body, "gniazdo SIP nie działa: udp://192.0.2.10:5060") {
 		t.Error("a switch that is not ready does not say so")
 	}
 }
@@ -121,6 +122,49 @@ func wellFormed(t *testing.T, body string) {
 	}
 	if len(open) != 0 || tables == 0 || captions != tables {
 		t.Errorf("left open %v; %d tables with %d captions", open, tables, captions)
+	}
+}
+
+// TestRefreshCanBeStopped: a page that reloads by itself is lost on who reads
+// slowly or by ear.
+func TestRefreshCanBeStopped(t *testing.T) {
+	_, body := get(t, handler(sample()), "GET", "/stan")
+	if !strings.Contains(body, `href="/stan?bez-odswiezania"`) {
+		t.Error("no link stops it")
+	}
+	_, body = get(t, handler(sample()), "GET", "/stan?bez-odswiezania")
+	if strings.Contains(body, "http-equiv") || !strings.Contains(body, `href="/stan"`) {
+		t.Error("it still refreshes, or no link starts it again")
+	}
+	wellFormed(t, body)
+}
+
+// TestNothingPersonal plants numbers and a name wherever the snapshot has free
+// text, and looks for them in all that is served.
+func TestNothingPersonal(t *testing.T) {
+	const planted = `dial "Jan Kowalski" <sip:+48601234567@203.0.113.7>: 603; 91 424 50 00, +48 602-345-678, 0048914245111; tel:601999888`
+	s := sample()
+	s.NotReady = []string{planted}
+	s.Alarms[0].Text, s.Trunks[1].Err, s.Agents[1].Reason = planted, planted, planted
+	s.Recorder.Err, s.Vault.SweepErr, s.Announced.Err = planted, planted, planted
+	for _, path := range []string{"/stan", "/stan.json", "/metrics", "/healthz", "/readyz"} {
+		_, body := get(t, handler(s), "GET", path)
+		for _, secret := range []string{"Kowalski", "601234567", "424", "345", "914245111", "601999888"} {
+			if strings.Contains(body, secret) {
+				t.Errorf("%s shows %s", path, secret)
+			}
+		}
+		if path == "/stan" && !strings.Contains(body, "203.0.113.7") {
+			t.Error("what is not personal is gone too")
+		}
+	}
+	if s.Alarms[0].Text != planted {
+		t.Error("the snapshot of the caller was changed")
+	}
+	for _, text := range []string{"2026-11-23 10:15:00", "198.51.100.7:5060", "8e7128014557852e45f414aaea2b3596", "open /srv/days/2026-05-20/recordings: no space left on device", "SIP 403"} {
+		if got := anonymous(text); got != text {
+			t.Errorf("%q becomes %q", text, got)
+		}
 	}
 }
 

@@ -1,6 +1,6 @@
 //go:build interop
 
-package main
+package main_test
 
 import (
 	"os"
@@ -54,6 +54,11 @@ func TestConversation(t *testing.T) {
 	agent := r.agent("101", tonePhone)
 	carrier := r.deliver("in_conversation", 6*time.Second)
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
+	for _, page := range []string{"/stan", "/stan.json", "/metrics", "/healthz"} {
+		if status, body := r.get(page); status != 200 || body == "" || strings.Contains(body, citizenNumber[3:]) {
+			t.Errorf("%s in a call: status %d, %d bytes, or the caller's number in it", page, status, len(body))
+		}
+	}
 	carrier.succeed(20 * time.Second)
 	agent.await("CALL_CLOSED", 5*time.Second)
 	agent.quit()
@@ -85,8 +90,8 @@ func TestConversation(t *testing.T) {
 }
 
 // TestConversationHeardByCarrier has a phone stack as the carrier, to hear what
-// SIPp cannot: announcement, then agent; and its keys pressed on the way (RFC
-// 4733) are no sound in the recording.
+// SIPp cannot: announcement, then agent. Keys pressed on the way (RFC 4733) reach
+// the agent's phone and are no sound in the recording.
 func TestConversationHeardByCarrier(t *testing.T) {
 	r := newRig(t)
 	citizen := startPhone(t, phoneSetup{name: "citizen", ext: citizenNumber, server: r.sip(), control: r.addr(30) + ":4444", tone: toneCarrier})
@@ -94,11 +99,16 @@ func TestConversationHeardByCarrier(t *testing.T) {
 	r.start()
 	agent := r.agent("101", tonePhone)
 	citizen.order("dial", "sip:"+officeNumber+"@"+r.sip())
+	citizen.await("CALL_ESTABLISHED", 5*time.Second)
+	citizen.order("sndcode", "*") // skips nothing (S1.4-b)
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
 	pauseFor(1500 * time.Millisecond)
 	for _, key := range []string{"1", "9", "#"} {
 		citizen.order("sndcode", key)
-		pauseFor(250 * time.Millisecond)
+		if ev := agent.await("CALL_DTMF_START", 5*time.Second); ev.Param != key {
+			t.Errorf("the agent's phone got the key %q, want %q", ev.Param, key)
+		}
+		agent.await("CALL_DTMF_END", 5*time.Second)
 	}
 	pauseFor(1500 * time.Millisecond)
 	citizen.order("hangup", "")
@@ -108,8 +118,12 @@ func TestConversationHeardByCarrier(t *testing.T) {
 	assertHears(t, citizen.heard(), tonePhone, toneCarrier)
 
 	v := r.open()
-	path := v.recorded(v.only(), store.OutcomeOK)
-	assertLanes(t, path, toneCarrier, tonePhone, 500*time.Millisecond, 3*time.Second)
+	call := v.only()
+	if a := call.Announcement; !a.Complete || a.Ended.Sub(a.Started) < time.Second {
+		t.Errorf("announcement %+v", a)
+	}
+	path := v.recorded(call, store.OutcomeOK)
+	assertLanes(t, path, toneCarrier, tonePhone, 500*time.Millisecond, 1500*time.Millisecond)
 	w := readWAV(t, path)
 	for lane := range w.lanes {
 		for _, hz := range []int{697, 852, 941, 1209, 1477} { // 1, 9 and #

@@ -43,6 +43,7 @@ func commands() []command {
 		{"check", "check a configuration and show the values in effect", runCheck},
 		{"retention preview", "list what the sweep of a day will remove", runPreview},
 		{"verify", "hash every recording again and compare it with its record", runVerify},
+		{"bench", "measure the switch on this machine under recorded calls", runBench},
 		{"version", "say which version this is", runVersion},
 	}
 }

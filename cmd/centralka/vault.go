@@ -44,16 +44,16 @@ func checkRecordings(ctx context.Context, s *store.Store, progress func(done, to
 	return report, nil
 }
 
-// vault is the vault as commands other than serve reach it: through the control
+// archive is the vault as commands other than serve reach it: through the control
 // socket of a running serve, or by themselves.
-type vault interface {
+type archive interface {
 	preview(ctx context.Context, asOf ordinance.Day) ([]store.DueDay, error)
 	check(ctx context.Context, progress func(done, total int)) (checkReport, error)
 	close() error
 }
 
 // openVault reaches the vault in dir.
-func openVault(dir string) (vault, error) {
+func openVault(dir string) (archive, error) {
 	if _, err := os.Stat(filepath.Join(dir, "centralka.db")); err != nil {
 		return nil, fmt.Errorf("there is no vault in %s: %w", dir, err)
 	}
@@ -151,7 +151,7 @@ func (v remoteVault) close() error {
 }
 
 // withVault runs what with the vault that the flags name, until an interrupt.
-func withVault(config, dir string, stderr io.Writer, what func(ctx context.Context, v vault) error) int {
+func withVault(config, dir string, stderr io.Writer, what func(ctx context.Context, v archive) error) int {
 	if dir == "" {
 		cfg, err := LoadConfig(config)
 		if err != nil {
@@ -187,7 +187,7 @@ func runPreview(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "centralka retention preview: -as-of:", err)
 		return exitUsage
 	}
-	return withVault(*config, *dir, stderr, func(ctx context.Context, v vault) error {
+	return withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
 		due, err := v.preview(ctx, day)
 		if err != nil {
 			return err
@@ -225,7 +225,7 @@ func runVerify(args []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	bad := 0
-	code := withVault(*config, *dir, stderr, func(ctx context.Context, v vault) error {
+	code := withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
 		bar := newProgress(stderr)
 		report, err := v.check(ctx, bar.show)
 		bar.end()
