@@ -218,9 +218,14 @@ func follow(heard, prompt []int16) followed {
 	if m.Similarity < alike {
 		return followed{lost: lengthOf(prompt)}
 	}
+	// offset is from a sample of the prompt to the one that was heard. If a pause
+	// hides the first piece, what is before the pause lies earlier.
 	offset := int(m.From*pbxtest.Rate/time.Second) - (begin - piece)
-	f := followed{from: time.Duration(offset) * time.Second / pbxtest.Rate}
-	hidden, shifts := 0, 0
+	if begin > piece {
+		offset -= later
+	}
+	var f followed
+	hidden, shifts, started := 0, 0, false
 	var listen func(i, j int)
 	listen = func(i, j int) {
 		part := prompt[i:j]
@@ -230,14 +235,22 @@ func follow(heard, prompt []int16) followed {
 		for _, slack := range []int{8, later} { // where it must be, or up to a second later
 			from := min(max(i+offset, 0), len(heard))
 			at := pbxtest.Find(heard[from:max(from, min(j+offset+slack, len(heard)))], part)
-			if at.Similarity > alike && at.From > -time.Millisecond {
-				if at.From > time.Millisecond {
-					shifts++
-					f.pauses += at.From
-					offset += int(at.From * pbxtest.Rate / time.Second)
-				}
-				return
+			if at.Similarity < alike || at.From < -time.Millisecond {
+				continue
 			}
+			shift := from + int(at.From*pbxtest.Rate/time.Second) - i - offset
+			if started && shift > 8 {
+				shifts++
+				f.pauses += time.Duration(shift) * time.Second / pbxtest.Rate
+			}
+			if !started || shift > 8 {
+				offset += shift
+			}
+			if !started {
+				f.from = time.Duration(offset) * time.Second / pbxtest.Rate
+			}
+			started = true
+			return
 		}
 		if j-i <= least {
 			hidden += j - i

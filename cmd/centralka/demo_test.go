@@ -213,7 +213,7 @@ func TestWrap(t *testing.T) {
 }
 
 func TestOutline(t *testing.T) {
-	if got := outline([]byte{0, 1, 2, 40, 255, 255, 0, 128}, 4); got != "·▂██" {
+	if got := outline([]byte{0, 1, 2, 40, 255, 255, 0, 128}, 4); got != "·▂█▅" {
 		t.Error(got)
 	}
 	if got := outline([]byte{0, 200}, 60); got != "·▇" {
@@ -248,7 +248,7 @@ func TestFollow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	speech := slices.Concat(a, b)
+	speech, b := a[:24_000], b[:24_000]
 	rnd := rand.New(rand.NewPCG(1, 1))
 	noise := func(n int) []int16 {
 		pcm := make([]int16, n)
@@ -269,17 +269,17 @@ func TestFollow(t *testing.T) {
 		pauses time.Duration
 	}{
 		{"as it is", speech, true, true, 0},
-		{"a pause", paused(20_000, 2400), true, true, 300 * time.Millisecond},
+		{"a pause", paused(10_000, 2400), true, true, 300 * time.Millisecond},
 		{"a pause in the first word", paused(1900, 2400), true, true, 300 * time.Millisecond},
-		{"two pauses", slices.Concat(speech[:20_000], noise(1760), speech[20_000:41_234], noise(4000), speech[41_234:]), true, true, 720 * time.Millisecond},
-		{"half a second lost", cleared(20_000, 4000), false, true, 0},
-		{"half a second left out", cut(20_000, 4000), false, false, -1},
+		{"two pauses", slices.Concat(speech[:10_000], noise(1760), speech[10_000:18_765], noise(4000), speech[18_765:]), true, true, 720 * time.Millisecond},
+		{"a third of a second lost", cleared(10_000, 2700), false, true, 0},
+		{"a third of a second left out", cut(10_000, 2700), false, false, -1},
 		{"half of it", speech[:len(speech)/2], false, false, 0},
 		{"another", b, false, false, -1},
 		{"nothing", nil, false, false, -1},
 	} {
 		m := follow(slices.Concat(lead, tc.heard, tail), speech)
-		if m.whole != tc.whole || m.mostly() != tc.mostly || tc.pauses >= 0 && (m.pauses-tc.pauses).Abs() > time.Millisecond {
+		if m.whole != tc.whole || m.mostly() != tc.mostly || tc.pauses >= 0 && (m.pauses-tc.pauses).Abs() > 10*time.Millisecond {
 			t.Errorf("%s: %+v", tc.name, m)
 		}
 		if m.whole {
