@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"text/template"
 	"time"
@@ -62,7 +63,7 @@ type phoneSetup struct {
 func startPhone(t *testing.T, s phoneSetup) *phone {
 	t.Helper()
 	p := &phone{dir: t.TempDir(), moved: make(chan struct{}, 1)}
-	p.addr = freeUDP(t)
+	p.addr = freePort(t)
 	writeTone(t, filepath.Join(p.dir, "tone.wav"), s.tone, 60*time.Second)
 	fill := map[string]any{
 		"Addr": p.addr, "Control": s.control, "Dir": p.dir, "Ext": s.ext, "Password": s.password,
@@ -105,15 +106,30 @@ func startPhone(t *testing.T, s phoneSetup) *phone {
 	return p
 }
 
-// freeUDP finds a port on 127.0.0.1 that nobody uses now.
-func freeUDP(t *testing.T) string {
+// phonePorts counts the ports tried: below those that the kernel hands out by
+// itself, which would be taken again before baresip is there.
+var phonePorts atomic.Uint32
+
+// freePort finds a port on 127.0.0.1 that nobody uses, UDP or TCP: baresip takes
+// both.
+func freePort(t *testing.T) string {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12000+(uint32(os.Getpid())*50+phonePorts.Add(1))%8000)
+		u, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			continue
+		}
+		c, err := net.Listen("tcp", addr)
+		u.Close()
+		if err != nil {
+			continue
+		}
+		c.Close()
+		return addr
 	}
-	defer c.Close()
-	return c.LocalAddr().String()
+	t.Fatal("no free port for a phone")
+	return ""
 }
 
 // listen collects events until the control socket ends. The framing is
