@@ -161,7 +161,8 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	c.rec.Ended = now
 	row := causes[cause]
 	switch st := c.rec.SIPStatus; {
-	case st == 0 || st == 401 || st == 407:
+	case st == 0 || st == 401 || st == 407 || st/100 == 3:
+		// Challenges and redirections were meant for us, not for who called.
 		c.rec.SIPStatus = row.status
 	case st != row.status:
 		// What the far end said, or a closer reason of our own, is passed on.
@@ -315,6 +316,10 @@ func (c *call) noteHold() {
 	}
 	if holder == c.holder {
 		return
+	}
+	for _, l := range []*leg{c.a, c.b} {
+		l.muted = holder != nil
+		l.apply()
 	}
 	now := time.Now()
 	if c.recording != nil && (holder == nil || c.holder == nil) {

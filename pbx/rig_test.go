@@ -400,6 +400,27 @@ func (r *rig) device(ext string, host byte) *pbxtest.Phone {
 	return p
 }
 
+// otherCarrier is another peer at the carrier's address.
+func (r *rig) otherCarrier(port uint16) *pbxtest.Phone {
+	return r.peer(fmt.Sprintf("carrier:%d", port), pbxtest.PeerConfig{Addr: netip.AddrPortFrom(carrierAddr.Addr(), port), Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)}})
+}
+
+// stranger is a peer at the foreign address.
+func (r *rig) stranger(user, password string) *pbxtest.Phone {
+	addr := netip.AddrPortFrom(foreignAddr.Addr(), uint16(5060+len(r.phones)))
+	return r.peer("stranger:"+password, pbxtest.PeerConfig{Addr: addr, User: user, Username: user, Password: password})
+}
+
+func (r *rig) peer(name string, cfg pbxtest.PeerConfig) *pbxtest.Phone {
+	r.t.Helper()
+	cfg.Name, cfg.Listen, cfg.Switch, cfg.Seed = name, r.net.Listen, switchAddr, uint64(cfg.Addr.Port())
+	r.ladder.Name(cfg.Addr, name)
+	p, err := pbxtest.NewPhone(cfg)
+	r.must(err)
+	r.phones[name] = p
+	return p
+}
+
 // behave makes a phone behave one way from now on.
 func (r *rig) behave(phone string, b pbxtest.Behaviour) {
 	r.phones[phone].SetBehaviour(pbxtest.Always(b))

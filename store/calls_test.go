@@ -35,7 +35,7 @@ func (m model) list(want func(CallRecord) bool) []CallRecord {
 // TestCallsAgainstModel puts, changes, moves and commits calls at random, opens
 // the vault anew now and then, and compares every look-up with maps.
 func TestCallsAgainstModel(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 284))
 			s := openTest(t, Config{OpenDays: 2})

@@ -65,8 +65,8 @@ func writeTone(t *testing.T, path string, hz int, length time.Duration) {
 	}
 }
 
-// archive is the store of a switch that has stopped.
-type archive struct {
+// keptCalls is the store of a switch that has stopped.
+type keptCalls struct {
 	t     *testing.T
 	store *store.Store
 	calls []store.CallRecord
@@ -74,7 +74,7 @@ type archive struct {
 
 // open stops the switch and reads its records of today, and of yesterday if a
 // test ran over midnight.
-func (r *rig) open() *archive {
+func (r *rig) open() *keptCalls {
 	r.t.Helper()
 	select {
 	case <-r.proc.done:
@@ -91,7 +91,7 @@ func (r *rig) open() *archive {
 			r.t.Errorf("close the vault: %v", err)
 		}
 	})
-	v := &archive{t: r.t, store: s}
+	v := &keptCalls{t: r.t, store: s}
 	now := time.Now()
 	yesterday, today := ordinance.DayOf(now.Add(-10*time.Minute)), ordinance.DayOf(now)
 	for call, err := range s.CallsByDay(yesterday, today) {
@@ -104,7 +104,7 @@ func (r *rig) open() *archive {
 }
 
 // only returns the single call that there should be.
-func (v *archive) only() store.CallRecord {
+func (v *keptCalls) only() store.CallRecord {
 	v.t.Helper()
 	if len(v.calls) != 1 {
 		v.t.Fatalf("%d call records, want 1: %+v", len(v.calls), v.calls)
@@ -113,7 +113,7 @@ func (v *archive) only() store.CallRecord {
 }
 
 // copyOut copies a recording out of the vault.
-func (v *archive) copyOut(call store.CallRecord) string {
+func (v *keptCalls) copyOut(call store.CallRecord) string {
 	v.t.Helper()
 	r, err := v.store.OpenRecording(call.Day, call.ID)
 	if err != nil {
@@ -135,7 +135,7 @@ func (v *archive) copyOut(call store.CallRecord) string {
 }
 
 // noAudio asserts that the vault holds no sound of the call, nor ever a journal.
-func (v *archive) noAudio(call store.CallRecord) {
+func (v *keptCalls) noAudio(call store.CallRecord) {
 	v.t.Helper()
 	if call.Recording.Outcome != store.OutcomeNone || call.Recording.Reason == "" || call.Recording.Size != 0 {
 		v.t.Errorf("recording = %+v, want outcome none with a reason", call.Recording)
@@ -148,7 +148,7 @@ func (v *archive) noAudio(call store.CallRecord) {
 
 // recorded asserts the outcome and that the file is as long as the
 // conversation (S1.3-a), and returns a copy.
-func (v *archive) recorded(call store.CallRecord, want store.Outcome) string {
+func (v *keptCalls) recorded(call store.CallRecord, want store.Outcome) string {
 	v.t.Helper()
 	if call.Recording.Outcome != want {
 		v.t.Fatalf("recording outcome %q (%s), want %q", call.Recording.Outcome, call.Recording.Reason, want)
