@@ -110,26 +110,37 @@ func startPhone(t *testing.T, s phoneSetup) *phone {
 // itself, which would be taken again before baresip is there.
 var phonePorts atomic.Uint32
 
-// freePort finds a port on 127.0.0.1 that nobody uses, UDP or TCP: baresip takes
-// both.
+// freePort finds a port on 127.0.0.1 that nobody uses, UDP or TCP, nor the next
+// one: baresip takes the first for both and the other for TLS.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 12000+(uint32(os.Getpid())*50+phonePorts.Add(1))%8000)
-		u, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			continue
+		port := 12000 + (uint32(os.Getpid())*100+2*phonePorts.Add(1))%8000
+		addr, next := fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", port+1)
+		if bindable(t, "udp", addr) && bindable(t, "tcp", addr) && bindable(t, "tcp", next) {
+			return addr
 		}
-		c, err := net.Listen("tcp", addr)
-		u.Close()
-		if err != nil {
-			continue
-		}
-		c.Close()
-		return addr
 	}
 	t.Fatal("no free port for a phone")
 	return ""
+}
+
+func bindable(t *testing.T, network, addr string) bool {
+	t.Helper()
+	var c io.Closer
+	var err error
+	if network == "udp" {
+		c, err = net.ListenPacket(network, addr)
+	} else {
+		c, err = net.Listen(network, addr)
+	}
+	if err != nil {
+		return false
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return true
 }
 
 // listen collects events until the control socket ends. The framing is
