@@ -51,6 +51,20 @@ func (m historyMoment) historyDay(today ordinance.Day) time.Time {
 	}
 }
 
+// runHistory is demo --history.
+func runHistory(dir string, stdout, stderr io.Writer) int {
+	if dir == "" {
+		fmt.Fprintln(stderr, "centralka demo: --history needs --dir, the folder to fill")
+		return exitUsage
+	}
+	if err := fillHistory(dir, time.Now(), stdout); err != nil {
+		fmt.Fprintln(stderr, "centralka demo:", err)
+		return exitFailed
+	}
+	fmt.Fprintf(stdout, "\nWhat a sweep will remove: centralka retention preview --dir %s --as-of %v\n", dir, ordinance.DayOf(time.Now()).Next(120))
+	return exitOK
+}
+
 // fillHistory puts back-dated calls of every kind into the vault at dir, through
 // the same calls of store that the switch uses, so that the six-month rule can
 // be seen at work without waiting (S0-b). It tells on out what it made.
