@@ -494,6 +494,9 @@ func (r *rig) audioFiles() []string {
 	return out
 }
 
+// today is the day of all scenarios: bubbles begin at midnight UTC.
+func today() ordinance.Day { return ordinance.DayOf(time.Now()) }
+
 // ended asserts how a record ended.
 func ended(t *testing.T, rec store.CallRecord, cause store.Cause, outcome store.Outcome) {
 	t.Helper()
