@@ -156,7 +156,7 @@ func (x *inspection) announced(s *scene, rec store.CallRecord) {
 	if s.leaves > 0 {
 		begin := x.announcement[:min(len(x.announcement), int((s.leaves-2*time.Second)*pbxtest.Rate/time.Second))]
 		part := follow(heard.PCM, begin)
-		x.check(s.name, "heard the beginning of the announcement, and left", part.whole && len(heard.PCM) < len(x.announcement), "hung up after %s of %s", seconds(lengthOf(heard.PCM)), seconds(lengthOf(x.announcement)))
+		x.check(s.name, "heard only the announcement's beginning", part.whole && len(heard.PCM) < len(x.announcement), "hung up after %s of %s", seconds(lengthOf(heard.PCM)), seconds(lengthOf(x.announcement)))
 		x.check(s.name, "no phone rang", s.phone == nil && len(rec.Rings) == 0, "%s tried", counted(len(rec.Rings), "phone"))
 		return
 	}
@@ -318,10 +318,10 @@ func (x *inspection) recorded(s *scene, rec store.CallRecord) {
 	x.check(s.name, "the record says why it ended", rec.Cause == cause, "%s", rec.Cause)
 	switch {
 	case s.outgoing != "":
-		x.check(s.name, "the record says: outgoing, agent "+s.outgoing+", to the resident", rec.Direction == store.Outgoing && rec.Extension == s.outgoing && rec.Called == s.resident,
+		x.check(s.name, "the record: outgoing, to the resident", rec.Direction == store.Outgoing && rec.Extension == s.outgoing && rec.Called == s.resident,
 			"%s, agent %s, to %v", rec.Direction, rec.Extension, rec.Called)
 	case s.withheld:
-		x.check(s.name, "the record has no number: not identifiable", !rec.Caller.Identifiable() && rec.Caller.Number == "" && rec.Caller.Raw == "", "%s, the network's number is not kept", rec.Caller.Presentation)
+		x.check(s.name, "not identifiable: the record has no number", !rec.Caller.Identifiable() && rec.Caller.Number == "" && rec.Caller.Raw == "", "%s, the network's number is not kept", rec.Caller.Presentation)
 	default:
 		x.check(s.name, "the record knows the caller", rec.Caller.Identifiable() && rec.Caller.Number == s.resident, "%v", rec.Caller.Number)
 	}
@@ -367,9 +367,9 @@ func (x *inspection) listened(s *scene, rec store.CallRecord) {
 	}
 	left, right := pbxtest.Lanes(cp.wav.PCM)
 	for _, office := range []bool{false, true} {
-		rule, lane, other := "left lane: the resident, and nothing of the agent", left, right
+		rule, lane, other := "left lane: the resident, nobody else", left, right
 		if office {
-			rule, lane, other = "right lane: the agent, and nothing of the resident", right, left
+			rule, lane, other = "right lane: the agent, nobody else", right, left
 		}
 		var said []followed
 		leak := -100.0
@@ -394,7 +394,7 @@ func (x *inspection) listened(s *scene, rec store.CallRecord) {
 	}
 	talk := rec.Ended.Sub(rec.Answered)
 	off := cp.wav.Duration() - talk
-	x.check(s.name, "the file is as long as the conversation", off.Abs() <= lengthSlack, "%.2f s, off by %d ms", cp.wav.Duration().Seconds(), off.Milliseconds())
+	x.check(s.name, "the file is as long as the talk", off.Abs() <= lengthSlack, "%.2f s, off by %d ms", cp.wav.Duration().Seconds(), off.Milliseconds())
 }
 
 func span(pcm []int16, from, to time.Duration) []int16 {
@@ -485,7 +485,7 @@ func (x *inspection) whole(ctx context.Context, pages []page) {
 			leaks = append(leaks, "the switch's log")
 		}
 	}
-	x.check("", "no resident's number on these pages, nor in the log", len(leaks) == 0 && len(pages) > 0, "%s", orElse(strings.Join(leaks, ", "), "none"))
+	x.check("", "no number on these pages, nor in the log", len(leaks) == 0 && len(pages) > 0, "%s", orElse(strings.Join(leaks, ", "), "none"))
 
 	var wrong []string
 	peers := []*pbxtest.Peer{x.c.carrier.Peer}
@@ -497,7 +497,7 @@ func (x *inspection) whole(ctx context.Context, pages []page) {
 			wrong = append(wrong, p.Name()+": "+v)
 		}
 	}
-	x.check("", "carrier and phones saw no breach of SIP or RTP", len(wrong) == 0, "%s", orElse(strings.Join(wrong, "; "), "none"))
+	x.check("", "no peer saw a breach of SIP or RTP", len(wrong) == 0, "%s", orElse(strings.Join(wrong, "; "), "none"))
 
 	want := 0
 	for _, s := range x.c.scenes {

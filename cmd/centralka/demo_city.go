@@ -120,7 +120,7 @@ func (c *city) awaitReady(ctx context.Context) error {
 	for !c.sys.sw.Ready() {
 		select {
 		case err := <-c.ended:
-			c.ended <- err
+			c.ended <- nil // close waits for it
 			return fmt.Errorf("the switch did not start: %w", err)
 		case <-late:
 			return fmt.Errorf("the switch is not ready after %v: %s; its log is %s", readyWithin, strings.Join(c.sys.sw.NotReady(), "; "), c.log)
@@ -360,7 +360,7 @@ func (c *city) look(views map[string]*view, st pbx.Status) string {
 	for _, q := range st.Queues {
 		waiting += q.Waiting
 	}
-	return strings.TrimRight(fmt.Sprintf("%s  %s   queue: %d", c.screen.stamp(), strings.Join(parts, "   "), waiting), " ")
+	return fmt.Sprintf("%s  queue %d   %s", c.screen.stamp(), waiting, strings.Join(parts, "   "))
 }
 
 // follow tells a change of one call's phase.
@@ -436,7 +436,7 @@ func (v *view) short(announcement time.Duration) string {
 	case v.phase == "announcement":
 		return "announcement " + gauge(time.Since(v.since), announcement)
 	case v.phase == "talking":
-		return fmt.Sprintf("talks with %s, %.0f s recorded", v.agent, time.Since(v.since).Seconds())
+		return fmt.Sprintf("talks to %s %.0f s", v.agent, time.Since(v.since).Seconds())
 	case v.phase == "queue":
 		return "waits, music"
 	}

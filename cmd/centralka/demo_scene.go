@@ -132,7 +132,7 @@ func (c *city) play(ctx context.Context, scenes []*scene) {
 		playing.Go(func() {
 			s.err = c.playOne(scripts, s, answered[s.name])
 			if s.err != nil && ctx.Err() == nil {
-				c.screen.tell(s.name, s.err.Error())
+				c.screen.tell(s.name, "Not as planned: "+s.err.Error())
 			}
 		})
 	}
