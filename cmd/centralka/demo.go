@@ -26,10 +26,11 @@ const visitAfter = 5 * time.Second
 
 // demoOptions are the demo's flags.
 type demoOptions struct {
-	once bool
-	keep bool
-	dir  string
-	out  string
+	once    bool
+	keep    bool
+	history bool
+	dir     string
+	out     string
 }
 
 // runDemo is the command demo: a switch as serve runs it, with a simulated
@@ -43,6 +44,7 @@ func runDemo(args []string, stdout, stderr io.Writer) int {
 	fs.BoolVar(&o.once, "once", false, "end after the calls; 0 only if all that had to happen did")
 	fs.StringVar(&o.dir, "dir", "", "data `folder`; default a temporary one, which is removed at the end")
 	fs.StringVar(&o.out, "out", "demo-recordings", "`folder` for copies of the recordings")
+	fs.BoolVar(&o.history, "history", false, "place no calls: fill the data folder (--dir) with back-dated ones, to see the six-month rule")
 	fs.BoolVar(&o.keep, "keep", false, "keep the temporary data folder")
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
@@ -50,6 +52,9 @@ func runDemo(args []string, stdout, stderr io.Writer) int {
 	if o.out == "" {
 		fmt.Fprintln(stderr, "centralka demo: --out needs a folder")
 		return exitUsage
+	}
+	if o.history {
+		return runHistory(o.dir, stdout, stderr)
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
