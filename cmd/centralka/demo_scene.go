@@ -131,6 +131,9 @@ func (c *city) play(ctx context.Context, scenes []*scene) {
 	for _, s := range scenes {
 		playing.Go(func() {
 			s.err = c.playOne(scripts, s, answered[s.name])
+			if errors.Is(s.err, context.DeadlineExceeded) {
+				s.err = fmt.Errorf("it was not over after %v", playTime)
+			}
 			if s.err != nil && ctx.Err() == nil {
 				c.screen.tell(s.name, "Not as planned: "+s.err.Error())
 			}
