@@ -24,7 +24,8 @@ const (
 const (
 	answerAfter = 900 * time.Millisecond // how long everybody lets it ring
 	pause       = 150 * time.Millisecond // between two lines
-	patience    = 30 * time.Second       // until something that must happen has not
+	patience    = 8 * time.Second        // until something that must happen at once has not
+	ringWithin  = 25 * time.Second       // from the dialling to a phone that rings
 )
 
 // spoken is a line that somebody says, and what it means.
@@ -207,7 +208,7 @@ func (c *city) dialIn(ctx context.Context, s *scene, answered <-chan *pbxtest.Ca
 	case s.phone = <-answered:
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(patience):
+	case <-time.After(ringWithin):
 		return errors.New("no phone rang")
 	}
 	s.agent = c.phoneOf(s.phone)
