@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -86,7 +87,7 @@ func demo(ctx context.Context, o demoOptions, sc *screen) (ok bool, err error) {
 	}
 	pages := c.perform(ctx)
 	if ctx.Err() != nil {
-		sc.print("\nInterrupted: the calls were hung up.")
+		sc.print("\nInterrupted: the calls were hung up, nothing was checked.")
 		return false, nil
 	}
 	x, err := c.inspect(ctx, o.out, pages)
@@ -102,6 +103,7 @@ func demo(ctx context.Context, o demoOptions, sc *screen) (ok bool, err error) {
 	sc.print("\nThe switch keeps running, without calls. Its status page: %s/stan\nCtrl-C ends it.", c.status)
 	select {
 	case <-ctx.Done():
+		sc.print("\nStopping.")
 		return ok, nil
 	case err := <-c.ended:
 		c.ended <- nil
@@ -121,7 +123,8 @@ func demoFolder(o demoOptions) (dir string, remove func() error, err error) {
 		}
 		return dir, func() error { return nil }, nil
 	}
-	if dir, err = os.MkdirTemp("", "centralka-demo-"); err != nil {
+	dir = filepath.Join(os.TempDir(), "centralka-demo-"+rand.Text()[:8])
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", nil, fmt.Errorf("make a data folder: %w", err)
 	}
 	return dir, func() error {
@@ -264,8 +267,11 @@ func table(sc *screen, scenes []*scene, findings []finding) []string {
 		if !f.ok {
 			mark = sc.paint("bad", "✗")
 		}
-		pad := strings.Repeat(" ", widest-utf8.RuneCountInString(f.rule))
-		lines = append(lines, strings.TrimRight("  "+mark+"  "+f.rule+pad+"  "+sc.paint("dim", f.why), " "))
+		lead := "  " + mark + "  " + f.rule + strings.Repeat(" ", widest-utf8.RuneCountInString(f.rule)) + "  "
+		for _, why := range wrap(f.why, max(sc.width-widest-8, 20)) {
+			lines = append(lines, strings.TrimRight(lead+sc.paint("dim", why), " "))
+			lead = strings.Repeat(" ", widest+7)
+		}
 	}
 	return lines
 }

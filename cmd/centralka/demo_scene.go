@@ -24,7 +24,8 @@ const (
 const (
 	answerAfter = 900 * time.Millisecond // how long everybody lets it ring
 	pause       = 150 * time.Millisecond // between two lines
-	patience    = 30 * time.Second       // until something that must happen has not
+	patience    = 8 * time.Second        // until something that must happen at once has not
+	ringWithin  = 25 * time.Second       // from the dialling to a phone that rings
 )
 
 // spoken is a line that somebody says, and what it means.
@@ -131,8 +132,11 @@ func (c *city) play(ctx context.Context, scenes []*scene) {
 	for _, s := range scenes {
 		playing.Go(func() {
 			s.err = c.playOne(scripts, s, answered[s.name])
+			if errors.Is(s.err, context.DeadlineExceeded) {
+				s.err = fmt.Errorf("it was not over after %v", playTime)
+			}
 			if s.err != nil && ctx.Err() == nil {
-				c.screen.tell(s.name, s.err.Error())
+				c.screen.tell(s.name, "Not as planned: "+s.err.Error())
 			}
 		})
 	}
@@ -204,7 +208,7 @@ func (c *city) dialIn(ctx context.Context, s *scene, answered <-chan *pbxtest.Ca
 	case s.phone = <-answered:
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(patience):
+	case <-time.After(ringWithin):
 		return errors.New("no phone rang")
 	}
 	s.agent = c.phoneOf(s.phone)

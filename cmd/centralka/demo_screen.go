@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +32,7 @@ type screen struct {
 	colour   bool
 	width    int
 	began    time.Time
+	mask     *strings.Replacer
 	progress string
 	step     string // the scene of the ladder's next line
 	heading  string // the ladder's names
@@ -42,7 +42,7 @@ type screen struct {
 
 // newScreen looks at what it writes to.
 func newScreen(out io.Writer) *screen {
-	s := &screen{out: out, width: plainWidth, began: time.Now()}
+	s := &screen{out: out, mask: numberMask(), width: plainWidth, began: time.Now()}
 	if f, ok := out.(*os.File); ok {
 		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
 			s.terminal = os.Getenv("TERM") != "dumb"
@@ -161,15 +161,18 @@ func (s *screen) emit(lines string) {
 	if s.terminal {
 		lines = "\r\x1b[K" + lines + s.paint("bold", s.progress)
 	}
-	_, s.err = io.WriteString(s.out, hideNumbers(lines))
+	_, s.err = s.mask.WriteString(s.out, lines)
 }
 
-var digits = regexp.MustCompile(`\d{9,}`)
-
-// hideNumbers is the net below everything that is printed: of nine digits and
-// more in a row only the last two are shown.
-func hideNumbers(text string) string {
-	return digits.ReplaceAllStringFunc(text, func(n string) string { return strings.Repeat("*", len(n)-2) + n[len(n)-2:] })
+// numberMask hides the demo's numbers but for the last two digits: the net below
+// everything that is printed.
+func numberMask() *strings.Replacer {
+	var pairs []string
+	for _, s := range scenes() {
+		n := national(s.resident)
+		pairs = append(pairs, n, strings.Repeat("*", len(n)-2)+n[len(n)-2:])
+	}
+	return strings.NewReplacer(pairs...)
 }
 
 // failed is the first error of writing.

@@ -167,7 +167,7 @@ func TestScreenWritesPlainLogs(t *testing.T) {
 	if strings.ContainsAny(got, "\x1b\r") || strings.Contains(got, "progress") || strings.Contains(got, "600100") {
 		t.Errorf("not plain:\n%q", got)
 	}
-	for _, want := range []string{"carrier", "INVITE", "▶│  C\n", "   C  somebody calls from", "+*********03"} {
+	for _, want := range []string{"carrier", "INVITE", "▶│  C\n", "   C  somebody calls from", "+48*******03"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in\n%s", want, got)
 		}
