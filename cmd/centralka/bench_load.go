@@ -29,7 +29,6 @@ import (
 type benchLoad struct {
 	epoll, timer int
 	epoch        time.Time
-	done         chan struct{} // closed when run has returned
 
 	mu       sync.Mutex
 	commands []func()
@@ -70,7 +69,7 @@ type benchParty struct {
 }
 
 func newBenchLoad() (*benchLoad, error) {
-	l := &benchLoad{epoch: time.Now(), done: make(chan struct{})}
+	l := &benchLoad{epoch: time.Now()}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("open epoll: %w", err)
@@ -96,16 +95,16 @@ func (l *benchLoad) run(stop <-chan struct{}) (err error) {
 	defer runtime.UnlockOSThread()
 	defer func() {
 		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.stopped = true
 		l.obey()
-		l.mu.Unlock()
 		for _, p := range l.byFD {
 			if p != nil {
 				err = errors.Join(err, unix.Close(p.fd))
 			}
 		}
+		l.byFD = nil
 		err = errors.Join(err, unix.Close(l.timer), unix.Close(l.epoll))
-		close(l.done)
 	}()
 	events := make([]unix.EpollEvent, 512)
 	buf := make([]byte, 2048)

@@ -34,7 +34,7 @@ type benchResult struct {
 	RSSPerCall       int64            `json:"rss_per_call_bytes"`
 	Packets          benchCounts      `json:"packets"` // of the whole run
 	KernelDrops      benchKernelDrops `json:"kernel_drops"`
-	RenderCPU        time.Duration    `json:"render_cpu_ns"` // from the last BYE to the switch's end
+	RenderCPU        time.Duration    `json:"render_cpu_ns"` // from the first BYE to the switch's end
 	PeakRSS          int64            `json:"rss_peak_bytes"`
 	Recordings       benchRecordings  `json:"recordings"`
 	Violations       []string         `json:"sip_complaints"`
@@ -78,7 +78,7 @@ func (r *benchResult) measured(f benchFlags, idle benchUsage, before, after benc
 	r.RSSPerCall = (after.rss - idle.rss) / int64(f.Calls)
 }
 
-// rendered fills in what the switch used from the last BYE to its end.
+// rendered fills in what the switch used from the first BYE to its end.
 func (r *benchResult) rendered(s *os.ProcessState, talked benchUsage) {
 	r.RenderCPU = s.UserTime() + s.SystemTime() - talked.cpu
 	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
@@ -124,9 +124,9 @@ func (r *benchResult) print(w io.Writer) error {
 	row("packets, whole run", "%d sent, %d received: %d lost, %d altered, %d crossed, %d twice", p.Sent, p.Received, p.Lost, p.Altered, p.Crossed, p.Duplicated)
 	row("", "%d reordered, %d renumbered, %d refused by our own sockets", p.Reordered, p.Renumbered, p.Unsent)
 	row("dropped by the kernel", "%d at the switch's sockets, %d at the load's", r.KernelDrops.Switch, r.KernelDrops.Load)
-	row("recordings", "%d of %d whole: %d of %d frames found, %d astray, %d dropped", rec.OK, r.Config.Calls, rec.Found, rec.Frames, rec.Strange, rec.Dropped)
-	row("", "length off by %v at most, frames off their grid by %v at most", rec.Length.Round(100*time.Microsecond), rec.Off.Round(100*time.Microsecond))
-	row("rendering", "%.1f s of CPU for %.1f MB of WAV", r.RenderCPU.Seconds(), benchMB(rec.Bytes))
+	row("recordings", "%d of %d right: %d of %d frames found, %d astray, %d dropped", rec.OK, r.Config.Calls, rec.Found, rec.Frames, rec.Strange, rec.Dropped)
+	row("", "%d frames trimmed by steering; length off by %v at most, frames off their grid by %v at most", rec.Trimmed, rec.Length.Round(100*time.Microsecond), rec.Off.Round(100*time.Microsecond))
+	row("hang-up and rendering", "%.1f s of CPU for %.1f MB of WAV", r.RenderCPU.Seconds(), benchMB(rec.Bytes))
 	row("the load's own lateness", "%s", quantiles(r.Lateness))
 	for i, v := range r.Violations {
 		if i == 10 {
