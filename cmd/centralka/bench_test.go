@@ -297,6 +297,17 @@ func TestBenchFailsForEachFault(t *testing.T) {
 	}
 }
 
+func TestBenchDoesNotBlameTheSwitchForABusyMachine(t *testing.T) {
+	r := benchResult{Packets: benchCounts{Sent: 5, Received: 4, Lost: 1}, Config: benchFlags{Calls: 1}, LoadHeldUp: time.Second}
+	if r.judge(); len(r.Failures) != 2 || !strings.Contains(r.Failures[1], "held up for 1s") {
+		t.Errorf("failures: %q", r.Failures)
+	}
+	r = benchResult{Packets: benchCounts{Sent: 5, Received: 5}, Config: benchFlags{Calls: 1}, LoadHeldUp: time.Second}
+	if r.judge(); len(r.Failures) != 0 {
+		t.Errorf("being held up without loss fails: %q", r.Failures)
+	}
+}
+
 func TestBenchReadsTheKernelsBooks(t *testing.T) {
 	u, err := benchUsageOf(os.Getpid())
 	if err != nil {
