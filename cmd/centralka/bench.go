@@ -162,12 +162,9 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	}
 	r.measured(f, idle, before, after, load.picture())
 	r.Packets = load.sum()
-	drops, err := benchDrops(city.at[1:])
-	if err != nil {
+	if r.KernelDrops, err = city.drops(); err != nil {
 		return r, err
 	}
-	r.KernelDrops = benchKernelDrops{Switch: drops[city.at[0]], Load: drops[city.at[1]] + drops[city.at[2]]}
-
 	talked, err := benchUsageOf(pid)
 	if err != nil {
 		return r, err

@@ -158,16 +158,15 @@ func benchPairs(path string) (map[string]string, error) {
 	return pairs, nil
 }
 
-// benchDrops sums up, for each address, the datagrams that the kernel threw
-// away because a socket bound to it had no room. Sockets with odd ports of
-// idle, RTCP that nobody reads, are left out.
-func benchDrops(idle []netip.Addr) (map[netip.Addr]uint64, error) {
+// benchDrops tells, for each local address, how many datagrams the kernel threw
+// away because the socket bound to it had no room.
+func benchDrops() (map[netip.AddrPort]uint64, error) {
 	f, err := os.Open("/proc/net/udp")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // only read
-	drops := map[netip.Addr]uint64{}
+	drops := map[netip.AddrPort]uint64{}
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
@@ -181,12 +180,29 @@ func benchDrops(idle []netip.Addr) (map[netip.Addr]uint64, error) {
 		if !ok || len(raw) != 4 || errors.Join(err, err2, err3) != nil {
 			return nil, fmt.Errorf("read /proc/net/udp: %q", lines.Text())
 		}
-		slices.Reverse(raw) // the kernel prints the word as the machine has it
-		if a := netip.AddrFrom4([4]byte(raw)); p%2 == 0 || !slices.Contains(idle, a) {
-			drops[a] += n
-		}
+		slices.Reverse(raw) // the kernel prints the word as a little-endian machine has it
+		drops[netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw)), uint16(p))] += n
 	}
 	return drops, lines.Err()
+}
+
+// drops sums up what the kernel threw away at the bench's sockets.
+func (c *benchCity) drops() (d benchKernelDrops, err error) {
+	all, err := benchDrops()
+	for at, n := range all {
+		switch odd := at.Port()%2 == 1; {
+		case at == c.sip:
+			d.SwitchSIP += n
+		case at.Addr() == c.at[0] && odd:
+			d.SwitchRTCP += n
+		case at.Addr() == c.at[0]:
+			d.SwitchRTP += n
+		case at != c.trunk && odd: // RTCP, which nobody reads, or a phone's SIP
+		case at.Addr() == c.at[1] || at.Addr() == c.at[2]:
+			d.Load += n
+		}
+	}
+	return d, err
 }
 
 // benchMachine describes where the bench runs.

@@ -47,8 +47,10 @@ type benchResult struct {
 
 // benchKernelDrops counts datagrams for which a socket had no room.
 type benchKernelDrops struct {
-	Switch uint64 `json:"switch"`
-	Load   uint64 `json:"load"`
+	SwitchSIP  uint64 `json:"switch_sip"`
+	SwitchRTP  uint64 `json:"switch_rtp"`
+	SwitchRTCP uint64 `json:"switch_rtcp"`
+	Load       uint64 `json:"load"`
 }
 
 // benchQuantiles are in microseconds.
@@ -128,7 +130,8 @@ func (r *benchResult) print(w io.Writer) error {
 	row("memory per call", "%d KB (RSS %.1f MB with calls, %.1f MB before; peak %.1f MB)", r.RSSPerCall/1024, benchMB(r.RSS), benchMB(r.RSSIdle), benchMB(r.PeakRSS))
 	row("packets, whole run", "%d sent, %d received: %d lost, %d altered, %d crossed, %d twice", p.Sent, p.Received, p.Lost, p.Altered, p.Crossed, p.Duplicated)
 	row("", "%d reordered, %d renumbered, %d refused by our own sockets", p.Reordered, p.Renumbered, p.Unsent)
-	row("dropped by the kernel", "%d at the switch's sockets, %d at the load's", r.KernelDrops.Switch, r.KernelDrops.Load)
+	d := r.KernelDrops
+	row("dropped by the kernel", "at the switch's sockets %d of SIP, %d of RTP, %d of RTCP; at the load's %d", d.SwitchSIP, d.SwitchRTP, d.SwitchRTCP, d.Load)
 	row("recordings", "%d of %d right: %d of %d frames found, %d astray, %d dropped", rec.OK, r.Config.Calls, rec.Found, rec.Frames, rec.Strange, rec.Dropped)
 	row("", "%d frames trimmed by steering; length off by %v at most, frames off their grid by %v at most", rec.Trimmed, rec.Length.Round(100*time.Microsecond), rec.Off.Round(100*time.Microsecond))
 	row("hang-up and rendering", "%.1f s of CPU for %.1f MB of WAV", r.RenderCPU.Seconds(), benchMB(rec.Bytes))
