@@ -186,10 +186,11 @@ func TestForeignVoice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, stan := r.get("/stan.json")
-	if m := regexp.MustCompile(`"foreign":\s*(\d+)`).FindStringSubmatch(stan); m == nil || m[1] != "100" {
-		t.Errorf("the status page counts %v foreign packets, want 100", m)
-	}
+	counted := regexp.MustCompile(`"foreign":\s*100\b`)
+	eventually(t, 2*time.Second, "the status page counts 100 foreign packets", func() bool {
+		_, stan := r.get("/stan.json")
+		return counted.MatchString(stan)
+	})
 	carrier.succeed(15 * time.Second)
 	agent.await("CALL_CLOSED", 5*time.Second)
 	assertHears(t, agent.heard(), toneCarrier, toneOtherPhone)
