@@ -440,6 +440,7 @@ func (r *rig) answeredBy(phone string) *pbxtest.Call {
 	c, err := r.phones[phone].WaitCall(2 * time.Minute)
 	r.must(err)
 	r.must(c.WaitAnswered(time.Minute))
+	time.Sleep(10 * time.Millisecond) // no human hangs up in the instant of the answer
 	return c
 }
 

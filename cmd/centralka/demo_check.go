@@ -22,6 +22,7 @@ const (
 	alike       = 0.9                    // similarity of a line that was heard
 	quiet       = -50.0                  // dBFS below which a lane is silent
 	ringSlack   = 100 * time.Millisecond // by which two goroutines may see one instant apart
+	delay       = time.Second            // from a mouth to an ear, at most
 	lengthSlack = 40 * time.Millisecond  // |file - conversation|, S1.3-l
 	renderTime  = 10 * time.Second       // until every recording is in the vault
 )
@@ -40,6 +41,13 @@ type recordingCopy struct {
 	rec   store.CallRecord
 	file  string
 	wav   pbxtest.WAV
+	holds []laneLine // what was found in it
+}
+
+// laneLine is a line that was found in its lane.
+type laneLine struct {
+	spoken
+	at time.Duration
 }
 
 // inspection is what the checks look at, and what they find. One goroutine owns
@@ -145,19 +153,19 @@ func (x *inspection) collect(ctx context.Context) error {
 // rang before its end (Zarz. 284/17 §1 ust. 4).
 func (x *inspection) announced(s *scene, rec store.CallRecord) {
 	heard := s.citizen.Heard()
-	m := pbxtest.Find(heard.PCM, x.announcement)
 	if s.leaves > 0 {
 		begin := x.announcement[:min(len(x.announcement), int((s.leaves-2*time.Second)*pbxtest.Rate/time.Second))]
-		part := pbxtest.Find(heard.PCM, begin)
-		x.check(s.name, "heard the beginning of the announcement, and left", part.Whole() && !m.Whole(), "hung up after %s of %s", seconds(lengthOf(heard.PCM)), seconds(lengthOf(x.announcement)))
-		x.check(s.name, "no phone rang", s.phone == nil && len(rec.Rings) == 0, "%d phones were tried", len(rec.Rings))
+		part := follow(heard.PCM, begin)
+		x.check(s.name, "heard the beginning of the announcement, and left", part.whole && len(heard.PCM) < len(x.announcement), "hung up after %s of %s", seconds(lengthOf(heard.PCM)), seconds(lengthOf(x.announcement)))
+		x.check(s.name, "no phone rang", s.phone == nil && len(rec.Rings) == 0, "%s tried", counted(len(rec.Rings), "phone"))
 		return
 	}
-	x.check(s.name, "heard the whole announcement", m.Whole(), "%s, %s", seconds(m.To-m.From), brokenness(m))
-	end := heard.Start.Add(m.To)
+	m := follow(heard.PCM, x.announcement)
+	x.check(s.name, "heard the whole announcement", m.whole, "%s, %s", seconds(m.to-m.from), m)
+	end := heard.Start.Add(m.to)
 	first := s.phone.At(pbxtest.Dialling).Sub(end)
 	byRecord := rec.Announcement != nil && rec.Announcement.Complete && len(rec.Rings) > 0 && !rec.Rings[0].From.Before(rec.Announcement.Ended)
-	x.check(s.name, "no phone rang before its end", m.Whole() && byRecord && first > -ringSlack, "the first rang %s after it", seconds(max(first, 0)))
+	x.check(s.name, "no phone rang before its end", m.whole && byRecord && first > -ringSlack, "the first rang %d ms after it", first.Milliseconds())
 	waiting := heard.Between(end.Add(ringSlack), s.phone.At(pbxtest.Answered))
 	if s.withheld {
 		x.c.mu.Lock()
@@ -169,14 +177,95 @@ func (x *inspection) announced(s *scene, rec store.CallRecord) {
 	}
 }
 
-func brokenness(m pbxtest.Match) string {
-	if m.Whole() {
-		return "unbroken"
+// followed says how something spoken was heard.
+type followed struct {
+	from, to time.Duration // in what was heard
+	pauses   time.Duration // put into it by a machine that was held up
+	lost     time.Duration // of it, never heard
+	whole    bool
+}
+
+func (m followed) String() string {
+	switch {
+	case m.to == 0:
+		return "not heard at all"
+	case !m.whole:
+		return seconds(m.lost) + " of it were not heard"
+	case m.pauses > 0:
+		return fmt.Sprintf("in full, with pauses of %d ms: this machine was held up", m.pauses.Milliseconds())
+	}
+	return "unbroken"
+}
+
+// mostly tells whether a line was understood: of a simulated speaker, too, a
+// machine that is held up loses a syllable.
+func (m followed) mostly() bool { return m.to > 0 && m.lost*5 < m.to-m.from }
+
+// follow listens for something spoken: all of it must be heard, in its order.
+// Pauses may lie between its parts, as the switch puts them there when the
+// machine does not let it run for a while.
+func follow(heard, prompt []int16) followed {
+	const (
+		piece = pbxtest.Rate / 2
+		least = piece / 4 // a pause within such a piece hides it
+		later = pbxtest.Rate
+	)
+	var m pbxtest.Match
+	begin := 0
+	for ; begin < min(3*piece, len(prompt)) && m.Similarity < alike; begin += piece {
+		m = pbxtest.Find(heard[:min(len(heard), begin+piece+2*later)], prompt[begin:min(begin+piece, len(prompt))])
 	}
 	if m.Similarity < alike {
-		return fmt.Sprintf("but only %.0f %% alike", 100*m.Similarity)
+		return followed{lost: lengthOf(prompt)}
 	}
-	return fmt.Sprintf("broken in %d places, first at %s", len(m.Broken), seconds(m.Broken[0].From))
+	// offset is from a sample of the prompt to the one that was heard. If a pause
+	// hides the first piece, what is before the pause lies earlier.
+	offset := int(m.From*pbxtest.Rate/time.Second) - (begin - piece)
+	if begin > piece {
+		offset -= later
+	}
+	var f followed
+	hidden, shifts, started := 0, 0, false
+	var listen func(i, j int)
+	listen = func(i, j int) {
+		part := prompt[i:j]
+		if pbxtest.Level(part) < quiet {
+			return
+		}
+		for _, slack := range []int{8, later} { // where it must be, or up to a second later
+			from := min(max(i+offset, 0), len(heard))
+			at := pbxtest.Find(heard[from:max(from, min(j+offset+slack, len(heard)))], part)
+			if at.Similarity < alike || at.From < -time.Millisecond {
+				continue
+			}
+			shift := from + int(at.From*pbxtest.Rate/time.Second) - i - offset
+			if started && shift > 8 {
+				shifts++
+				f.pauses += time.Duration(shift) * time.Second / pbxtest.Rate
+			}
+			if !started || shift > 8 {
+				offset += shift
+			}
+			if !started {
+				f.from = time.Duration(offset) * time.Second / pbxtest.Rate
+			}
+			started = true
+			return
+		}
+		if j-i <= least {
+			hidden += j - i
+			return
+		}
+		listen(i, (i+j)/2)
+		listen((i+j)/2, j)
+	}
+	for i := 0; i < len(prompt); i += piece {
+		listen(i, min(i+piece, len(prompt)))
+	}
+	f.to = time.Duration(offset+len(prompt)) * time.Second / pbxtest.Rate
+	f.whole = hidden <= shifts*least
+	f.lost = time.Duration(hidden) * time.Second / pbxtest.Rate
+	return f
 }
 
 // conversed: by ear, each of the two heard all that the other said.
@@ -186,27 +275,35 @@ func (x *inspection) conversed(s *scene) {
 		if !office {
 			rule, ear = "the agent heard the resident", s.phone
 		}
-		heard := ear.Heard().Since(ear.At(pbxtest.Answered))
-		if s.outgoing == "" && office {
-			heard = ear.Heard().Since(s.phone.At(pbxtest.Answered))
-		}
-		ok, worst, lines := true, 1.0, 0
+		heard := ear.Heard()
+		var said []followed
 		for _, l := range s.lines {
-			if l.office != office {
-				continue
+			if l.office == office {
+				said = append(said, follow(heard.Between(l.said, l.said.Add(lengthOf(l.pcm)+delay)), l.pcm))
 			}
-			lines++
-			pcm, err := pbxtest.VoiceOf(l.voice)
-			if err != nil {
-				x.check(s.name, rule, false, "%v", err)
-				return
-			}
-			m := pbxtest.Find(heard, pcm)
-			worst = min(worst, m.Similarity)
-			ok = ok && m.Similarity > alike
 		}
-		x.check(s.name, rule, ok && lines > 0, "%s, %.1f %% alike", counted(lines, "spoken line"), 100*worst)
+		x.check(s.name, rule, understood(said), "%s", lineByLine(said))
 	}
+}
+
+func understood(said []followed) bool {
+	return len(said) > 0 && !slices.ContainsFunc(said, func(m followed) bool { return !m.mostly() })
+}
+
+// lineByLine says how lines were heard.
+func lineByLine(said []followed) string {
+	var faults []string
+	var whole time.Duration
+	for i, m := range said {
+		whole += m.to - m.from
+		if !m.whole || m.pauses > 0 {
+			faults = append(faults, fmt.Sprintf("line %d: %v", i+1, m))
+		}
+	}
+	if len(faults) > 0 {
+		return strings.Join(faults, "; ")
+	}
+	return fmt.Sprintf("%s, %s, to the last sample", counted(len(said), "line"), seconds(whole))
 }
 
 // recorded: what the call's record says.
@@ -263,7 +360,7 @@ func (x *inspection) listened(s *scene, rec store.CallRecord) {
 		x.check(s.name, "the recording can be copied out of the vault", false, "%v", err)
 		return
 	}
-	x.copies = append(x.copies, cp)
+	defer func() { x.copies = append(x.copies, cp) }()
 	if cp.wav.Rate != pbxtest.Rate || cp.wav.Channels != 2 {
 		x.check(s.name, "the recording is stereo at 8 kHz", false, "%d channels at %d Hz", cp.wav.Channels, cp.wav.Rate)
 		return
@@ -274,38 +371,30 @@ func (x *inspection) listened(s *scene, rec store.CallRecord) {
 		if office {
 			rule, lane, other = "right lane: the agent, and nothing of the resident", right, left
 		}
-		lines, worst, leak := 0, 1.0, -100.0
+		var said []followed
+		leak := -100.0
 		for _, l := range s.lines {
 			if l.office != office {
 				continue
 			}
-			m, err := cp.find(l)
-			if err != nil {
-				x.check(s.name, rule, false, "%v", err)
-				return
+			// Where it was said, and at most delay later.
+			from := max(l.said.Sub(rec.Recording.Began), 0)
+			m := follow(span(lane, from, from+lengthOf(l.pcm)+delay), l.pcm)
+			if m.mostly() {
+				cp.holds = append(cp.holds, laneLine{l, from + m.from})
 			}
-			lines++
-			worst = min(worst, m.Similarity)
-			leak = max(leak, pbxtest.Level(span(other, m.From, m.To)))
+			said = append(said, m)
+			leak = max(leak, pbxtest.Level(span(other, from+m.from, from+m.to)))
 		}
-		x.check(s.name, rule, lines > 0 && worst > alike && leak < quiet && len(lane) > 0, "%s, %.1f %% alike; the other lane is silent meanwhile", counted(lines, "line"), 100*worst)
+		why := lineByLine(said)
+		if leak >= quiet {
+			why += fmt.Sprintf("; but the other lane is not silent meanwhile (%.0f dBFS)", leak)
+		}
+		x.check(s.name, rule, understood(said) && leak < quiet, "%s", why)
 	}
 	talk := rec.Ended.Sub(rec.Answered)
 	off := cp.wav.Duration() - talk
 	x.check(s.name, "the file is as long as the conversation", off.Abs() <= lengthSlack, "%.2f s, off by %d ms", cp.wav.Duration().Seconds(), off.Milliseconds())
-}
-
-// find looks for a line in the lane in which it must be.
-func (cp recordingCopy) find(l spoken) (pbxtest.Match, error) {
-	pcm, err := pbxtest.VoiceOf(l.voice)
-	if err != nil {
-		return pbxtest.Match{}, err
-	}
-	left, right := pbxtest.Lanes(cp.wav.PCM)
-	if l.office {
-		return pbxtest.Find(right, pcm), nil
-	}
-	return pbxtest.Find(left, pcm), nil
 }
 
 func span(pcm []int16, from, to time.Duration) []int16 {

@@ -90,14 +90,14 @@ func (c *city) start(ctx context.Context) error {
 	if c.logFile, err = os.OpenFile(c.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return fmt.Errorf("open the switch's log: %w", err)
 	}
-	if c.sip, err = freeUDP(netip.AddrPortFrom(switchHost, sipPort)); err != nil {
+	if c.sip, err = unusedUDP(netip.AddrPortFrom(switchHost, sipPort)); err != nil {
 		return err
 	}
 	secrets, err := c.openPeers()
 	if err != nil {
 		return err
 	}
-	status, err := freeTCP(fmt.Sprintf("127.0.0.1:%d", statusPort))
+	status, err := unusedTCP(fmt.Sprintf("127.0.0.1:%d", statusPort))
 	if err != nil {
 		return err
 	}
@@ -443,9 +443,9 @@ func (v *view) short(announcement time.Duration) string {
 	return v.phase
 }
 
-// freeUDP returns a if nobody listens there, else the same address with a free
+// unusedUDP returns a if nobody listens there, else the same address with a free
 // port.
-func freeUDP(a netip.AddrPort) (netip.AddrPort, error) {
+func unusedUDP(a netip.AddrPort) (netip.AddrPort, error) {
 	for {
 		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(a))
 		if err == nil {
@@ -459,9 +459,9 @@ func freeUDP(a netip.AddrPort) (netip.AddrPort, error) {
 	}
 }
 
-// freeTCP returns addr if nobody listens there, else its host with port 0: the
+// unusedTCP returns addr if nobody listens there, else its host with port 0: the
 // system picks one.
-func freeTCP(addr string) (string, error) {
+func unusedTCP(addr string) (string, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err == nil {
 		return addr, ln.Close()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,7 +121,11 @@ func (s *screen) Write(p []byte) (int, error) {
 		}
 		runes := []rune(line[:at])
 		line = s.stamp() + string(runes[min(stampWidth, len(runes)):])
-		s.emit(s.paint("dim", line) + "  " + s.paint(s.step, s.step) + "\n")
+		if s.step != "" {
+			s.emit(s.paint("dim", line) + "  " + s.paint(s.step, s.step) + "\n")
+		} else {
+			s.emit(s.paint("dim", line) + "\n")
+		}
 	}
 	return len(p), s.err
 }
@@ -156,7 +161,15 @@ func (s *screen) emit(lines string) {
 	if s.terminal {
 		lines = "\r\x1b[K" + lines + s.paint("bold", s.progress)
 	}
-	_, s.err = io.WriteString(s.out, lines)
+	_, s.err = io.WriteString(s.out, hideNumbers(lines))
+}
+
+var digits = regexp.MustCompile(`\d{9,}`)
+
+// hideNumbers is the net below everything that is printed: of nine digits and
+// more in a row only the last two are shown.
+func hideNumbers(text string) string {
+	return digits.ReplaceAllStringFunc(text, func(n string) string { return strings.Repeat("*", len(n)-2) + n[len(n)-2:] })
 }
 
 // failed is the first error of writing.
