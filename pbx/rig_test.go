@@ -60,6 +60,7 @@ type rig struct {
 	dir     string // of the vault
 	before  int64  // records that were there when the switch was started (again)
 	stop    func()
+	lenient bool // the peers break rules themselves: what they complain of says nothing
 }
 
 // scenario runs f against a running switch in a bubble of its own, and then
@@ -89,11 +90,17 @@ func briefWords() []int16 { return pbxtest.Chirp(pbxtest.Rate, 1500, 3000) }
 func writeWAV(t *testing.T, pcm []int16) (path, hash string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "announcement.wav")
+	return path, writeWAVAt(t, path, pcm)
+}
+
+// writeWAVAt is writeWAV at a path of one's own.
+func writeWAVAt(t testing.TB, path string, pcm []int16) (hash string) {
+	t.Helper()
 	b := wavOf(pcm)
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path, fmt.Sprintf("%x", sha256.Sum256(b))
+	return fmt.Sprintf("%x", sha256.Sum256(b))
 }
 
 func wavOf(pcm []int16) []byte {
@@ -264,6 +271,9 @@ func (r *rig) finish() {
 			r.t.Error(err)
 		}
 		for _, v := range p.Violations() {
+			if r.lenient {
+				break
+			}
 			r.t.Errorf("%s: %s", p.Name(), v)
 		}
 	}
