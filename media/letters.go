@@ -18,9 +18,10 @@ type letter[T any] struct {
 func (q *letters[T]) put(body T) (first bool) {
 	l := &letter[T]{body: body}
 	for {
-		l.next = q.newest.Load()
-		if q.newest.CompareAndSwap(l.next, l) {
-			return l.next == nil
+		newest := q.newest.Load()
+		l.next = newest
+		if q.newest.CompareAndSwap(newest, l) { // l is the reader's now
+			return newest == nil
 		}
 	}
 }

@@ -270,9 +270,11 @@ func (e *loopEngine) Stats() EngineStats {
 		<-e.over
 	}
 	for _, l := range e.loops {
-		part := l.closed // no stream is left, or there never was one
+		var part EngineStats
 		if alive {
 			part = <-parts
+		} else {
+			part = l.closed // no stream is left, or there never was one
 		}
 		sum.Received += part.Received
 		sum.Sent += part.Sent
