@@ -217,14 +217,19 @@ func (e *loopEngine) warnUnmarked(err error) {
 	}
 }
 
-// take gives a stream over its sockets to the loop with the fewest.
-func (e *loopEngine) take(cfg StreamConfig, port uint16, rtp, rtcp udpSocket) (Stream, error) {
-	s := &loopStream{
+// newStream makes a stream over its sockets that no loop has yet.
+func (e *loopEngine) newStream(cfg StreamConfig, port uint16, rtp, rtcp udpSocket) *loopStream {
+	return &loopStream{
 		engine: e, label: cfg.Label, notify: cfg.Notify, port: port,
 		rtp: rtp, rtcp: rtcp, ended: make(chan struct{}),
 		flow: newFlow(e.epoch, e.now(), e.cfg.Timeout, e.cfg.CNAME),
 		seat: nowhere,
 	}
+}
+
+// take gives a stream over its sockets to the loop with the fewest.
+func (e *loopEngine) take(cfg StreamConfig, port uint16, rtp, rtcp udpSocket) (Stream, error) {
+	s := e.newStream(cfg, port, rtp, rtcp)
 	added := make(chan error, 1)
 	e.mu.Lock()
 	if e.stopped {
