@@ -30,7 +30,7 @@ type call struct {
 	talking   bool
 	recording *recorder.Recording // nil unless it is recorded
 	citizen   *leg                // the recorded call's leg at the trunk
-	onHold    bool                // as told to the recorder
+	holder    *leg                // who holds the other, as told to the recorder; nil: nobody
 	over      bool                // the cause is set; only farewells remain
 	phase     string              // for the status page
 	status    atomic.Pointer[CallStatus]
@@ -161,11 +161,15 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	c.rec.Ended = now
 	row := causes[cause]
 	switch st := c.rec.SIPStatus; {
-	case st == 0 || st == 401 || st == 407:
+	case st == 0 || st == 401 || st == 407 || st/100 == 3:
+		// Challenges and redirections were meant for us, not for who called.
 		c.rec.SIPStatus = row.status
 	case st != row.status:
 		// What the far end said, or a closer reason of our own, is passed on.
 		row.status, row.text = st, statusText(st)
+	}
+	if c.a != nil && c.a.wasAnswered {
+		c.rec.SIPStatus = 200
 	}
 	if c.rec.Q850 == 0 {
 		c.rec.Q850 = row.q850
@@ -248,7 +252,7 @@ func (c *call) converse(b *leg, ext string) {
 	c.phase = phaseTalking
 	c.rec.Answered = now
 	c.rec.Segments = append(c.rec.Segments, store.Segment{Extension: ext, From: now})
-	if c.citizen != nil {
+	if c.citizen != nil || c.s.config().Dial.RecordInternal {
 		c.record(now)
 	}
 	c.save()
@@ -256,16 +260,18 @@ func (c *call) converse(b *leg, ext string) {
 	c.s.log.Info("conversation began", "call", c.rec.ID, "direction", string(c.rec.Direction), "ext", ext)
 }
 
+// record begins the recording: the citizen's leg on the left, the office's on
+// the right; of an internal call the caller's on the left.
 func (c *call) record(now time.Time) {
-	office := c.a
-	if c.citizen == c.a {
-		office = c.b
+	left, right := c.a, c.b
+	if c.citizen == c.b {
+		left, right = c.b, c.a
 	}
 	r := c.s.recorder.Start(c.rec, now)
 	c.recording = r
 	c.rec.Day = r.Day()
-	c.citizen.stream.SetTap(r.Citizen())
-	office.stream.SetTap(r.Office())
+	left.stream.SetTap(r.Citizen())
+	right.stream.SetTap(r.Office())
 }
 
 // rewire sets what each party of the conversation hears: the other one, or
@@ -291,26 +297,47 @@ func (c *call) rewire() {
 	c.noteHold()
 }
 
-// noteHold keeps the record's and the recording's idea of hold.
+// noteHold keeps the record's and the recording's idea of hold. While both hold,
+// the span is the one's who held first.
 func (c *call) noteHold() {
-	held := c.a.held || c.b.held
-	if held == c.onHold {
+	office := c.a
+	if office == c.citizen {
+		office = c.b
+	}
+	holder := c.holder
+	switch {
+	case holder != nil && holder.held:
+	case c.citizen != nil && c.citizen.held:
+		holder = c.citizen
+	case office.held:
+		holder = office
+	case c.citizen == nil && c.b.held: // an internal call: both are the office
+		holder = c.b
+	default:
+		holder = nil
+	}
+	if holder == c.holder {
 		return
 	}
-	c.onHold = held
-	now := time.Now()
-	if c.recording != nil {
-		c.recording.Hold(now, held)
+	for _, l := range []*leg{c.a, c.b} {
+		l.muted = holder != nil
+		l.apply()
 	}
-	if held {
+	now := time.Now()
+	if c.recording != nil && (holder == nil || c.holder == nil) {
+		c.recording.Hold(now, holder != nil)
+	}
+	if n := len(c.rec.Holds); c.holder != nil && n > 0 {
+		c.rec.Holds[n-1].To = now
+	}
+	if holder != nil {
 		by := "office"
-		if c.citizen != nil && c.citizen.held {
+		if holder == c.citizen {
 			by = "citizen"
 		}
 		c.rec.Holds = append(c.rec.Holds, store.Hold{By: by, From: now})
-	} else if n := len(c.rec.Holds); n > 0 {
-		c.rec.Holds[n-1].To = now
 	}
+	c.holder = holder
 	c.save()
 }
 

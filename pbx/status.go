@@ -111,7 +111,7 @@ func (c *call) publish() {
 	old := c.status.Load()
 	st := CallStatus{
 		ID: c.rec.ID, Direction: c.rec.Direction, Phase: c.phase, Began: c.rec.Began, Since: time.Now(), Queued: c.rec.Queued,
-		Trunk: c.rec.Trunk, Queue: c.rec.Queue, Extension: c.lastExtension(), Recorded: c.recording != nil, Held: c.onHold,
+		Trunk: c.rec.Trunk, Queue: c.rec.Queue, Extension: c.lastExtension(), Recorded: c.recording != nil, Held: c.holder != nil,
 	}
 	if c.over {
 		st.Phase = phaseEnding

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"runtime"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -37,7 +38,7 @@ func openLedger(root *os.Root, name string, buckets [][]byte) (*ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	db.AllocSize = 1 << 20 // a day is small: do not grow by bbolt's 16 MB
+	db.AllocSize = 256 << 10 // a day is small: do not grow it by bbolt's 16 MB
 	missing := false
 	err = db.View(func(tx *bbolt.Tx) error {
 		for _, b := range buckets {
@@ -74,6 +75,7 @@ func (l *ledger) write() {
 		case j := <-l.jobs:
 			group = append(group[:0], j)
 		}
+		runtime.Gosched() // whoever the last commit woke may be about to come
 	collect:
 		for len(group) < maxGroup {
 			select {

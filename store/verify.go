@@ -101,6 +101,9 @@ func (s *Store) verify(ctx context.Context, days []ordinance.Day, progress func(
 	report := VerifyReport{Began: utc(time.Now())}
 	total := 0
 	for _, day := range days {
+		if progress == nil {
+			break
+		}
 		if t, err := s.totals(day); err == nil { // else it is found below
 			total += t.recordings
 		}
@@ -111,6 +114,8 @@ func (s *Store) verify(ctx context.Context, days []ordinance.Day, progress func(
 			progress(report.Recordings, max(total, report.Recordings))
 		}
 	}
+	var checks []DayCheck
+	var failed error
 	buf := make([]byte, 256<<10)
 	for _, day := range days {
 		check, err := s.verifyDay(ctx, day, buf, step)
@@ -118,23 +123,34 @@ func (s *Store) verify(ctx context.Context, days []ordinance.Day, progress func(
 			continue // swept meanwhile
 		}
 		if err != nil {
-			return report, fmt.Errorf("verify %v: %w", day, err)
+			failed = fmt.Errorf("verify %v: %w", day, err)
+			break
 		}
+		checks = append(checks, check)
 		report.Days++
 		report.Bytes += check.Bytes
 		report.Findings = append(report.Findings, check.Findings...)
-		err = s.central.update(func(tx *bbolt.Tx) error {
-			if line, _ := s.line(day); line.State != stateKept {
-				return nil
-			}
-			return putJSON(tx.Bucket(bucketIntegrity), []byte(day.String()), check)
-		})
-		if err != nil {
-			return report, fmt.Errorf("keep result of verifying %v: %w", day, err)
-		}
 	}
 	report.Ended = utc(time.Now())
-	return report, nil
+	return report, errors.Join(failed, s.keepChecks(checks))
+}
+
+func (s *Store) keepChecks(checks []DayCheck) error {
+	err := s.central.update(func(tx *bbolt.Tx) error {
+		for _, c := range checks {
+			if line, _ := s.line(c.Day); line.State != stateKept {
+				continue
+			}
+			if err := putJSON(tx.Bucket(bucketIntegrity), []byte(c.Day.String()), c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("keep results of integrity check: %w", err)
+	}
+	return nil
 }
 
 // verifyDay lists the files before it reads the records: a recording that is

@@ -1,6 +1,6 @@
 //go:build interop
 
-package main
+package main_test
 
 import (
 	"fmt"
@@ -32,6 +32,7 @@ type sippRun struct {
 	talk     time.Duration // the scenario's pauses without a length
 	tone     int
 	calls    int
+	tcp      bool
 	lasts    time.Duration // SIPp gives up after so long; 30 s if zero
 }
 
@@ -60,8 +61,8 @@ func startSIPp(t *testing.T, run sippRun) *sipp {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tone := g711.EncodeAlaw(pcmBytes(sine(run.tone, time.Second)))
-	for name, b := range map[string][]byte{"scenario.xml": text, "tone.al": tone} {
+	pcm := pcmBytes(sine(run.tone, time.Second))
+	for name, b := range map[string][]byte{"scenario.xml": text, "tone.al": g711.EncodeAlaw(pcm), "tone.ul": g711.EncodeUlaw(pcm)} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -78,6 +79,9 @@ func startSIPp(t *testing.T, run sippRun) *sipp {
 		"-m", strconv.Itoa(max(1, run.calls)), "-nostdin", "-d", strconv.FormatInt(run.talk.Milliseconds(), 10),
 		"-timeout", strconv.Itoa(int(run.lasts/time.Second)), "-timeout_error",
 		"-trace_err", "-error_file", s.errors, "-trace_msg", "-message_file", s.messages)
+	if run.tcp {
+		args = append(args, "-t", "t1")
+	}
 	if run.service != "" {
 		args = append(args, "-s", run.service)
 	}
@@ -123,7 +127,7 @@ func (m sippMessage) first() string {
 	return strings.TrimSpace(line)
 }
 
-var sippSeparator = regexp.MustCompile(`(?m)^-{40,} (\d{4}-\d\d-\d\d)\s(\d\d:\d\d:\d\d\.\d+)\nUDP message (sent|received)[^\n]*\n\n`)
+var sippSeparator = regexp.MustCompile(`(?m)^-{40,} (\d{4}-\d\d-\d\d)\s(\d\d:\d\d:\d\d\.\d+)\n(?:UDP|TCP) message (sent|received)[^\n]*\n\n`)
 
 // log reads the message log. Retransmissions that SIPp absorbs are in it.
 func (s *sipp) log() []sippMessage {

@@ -5,7 +5,7 @@
 // letter of its scenarios (pbx/testdata/sipp), baresip is the desk phone, sox
 // and go-audio/wav judge the recordings. docs/interop.md tells how to run and
 // read them.
-package main
+package main_test
 
 import (
 	"context"
@@ -192,9 +192,11 @@ type rig struct {
 	runs int
 
 	// Before start:
-	extensions []extension
-	carriers   []string // addresses that are the trunk's
-	trunks     string   // further configuration
+	extensions  []extension
+	carriers    []string // addresses that are the trunk's
+	trunks      string   // further configuration
+	annHash     string   // of the announcement; empty: the right one
+	ringTimeout time.Duration
 }
 
 // extension is a phone account of the rig.
@@ -209,7 +211,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	t.Parallel()
 	n := rigs.Add(1)
-	r := &rig{t: t, dir: t.TempDir()}
+	r := &rig{t: t, dir: t.TempDir(), ringTimeout: 8 * time.Second}
 	r.net = fmt.Sprintf("127.%d.%d.", 16+os.Getpid()%200, n%250+1)
 	r.carriers = []string{r.addr(2), r.addr(3)}
 	r.extensions = []extension{{"101", "first secret", true}, {"102", "secondsecret", true}, {"103", "thirdsecret", false}}
@@ -242,7 +244,7 @@ func (r *rig) configure() string {
 	fmt.Fprintf(&secrets, "[trunk]\noperator = %q\n", trunkSecret)
 
 	fmt.Fprintf(&c, "[vault]\ndir = %q\nmaster_key = %q\n", r.vault(), filepath.Join(r.dir, "master.key"))
-	fmt.Fprintf(&c, "[sip]\nlisten = [%q]\noptions_interval = \"0\"\n", "udp://"+r.sip())
+	fmt.Fprintf(&c, "[sip]\nlisten = [%q, %q]\noptions_interval = \"0\"\n", "udp://"+r.sip(), "tcp://"+r.sip())
 	fmt.Fprintf(&c, "[rtp]\nports = \"20000-20199\"\n")
 	fmt.Fprintf(&c, "[[trunk]]\nname = \"operator\"\nserver = %q\nfrom = [%s]\nuser = \"szczecin\"\ncaller_number = %q\n",
 		r.addr(2)+":5080", quoted(r.carriers), officeNumber)
@@ -254,9 +256,13 @@ func (r *rig) configure() string {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		fmt.Fprintf(&c, "[announcement]\nfile = %q\nsha256 = \"%x\"\n", r.ann, sha256.Sum256(b))
+		hash := r.annHash
+		if hash == "" {
+			hash = fmt.Sprintf("%x", sha256.Sum256(b))
+		}
+		fmt.Fprintf(&c, "[announcement]\nfile = %q\nsha256 = %q\n", r.ann, hash)
 	}
-	fmt.Fprintf(&c, "[[queue]]\nname = \"cim\"\nmembers = [%s]\nring_timeout = \"8s\"\n", strings.Join(agents, ", "))
+	fmt.Fprintf(&c, "[[queue]]\nname = \"cim\"\nmembers = [%s]\nring_timeout = %q\n", strings.Join(agents, ", "), r.ringTimeout)
 	for _, e := range r.extensions {
 		fmt.Fprintf(&c, "[[extension]]\nnumber = %q\nagent = %v\ndigest = \"md5\"\n", e.number, e.agent)
 	}
@@ -281,18 +287,21 @@ func quoted(list []string) string {
 }
 
 // start runs the switch until it says that it takes calls.
-func (r *rig) start() {
+func (r *rig) start() { r.t.Helper(); r.launch(http.StatusOK) }
+
+// launch runs the switch until its readiness is answered with status.
+func (r *rig) launch(status int) {
 	r.t.Helper()
 	r.runs++
 	r.proc = start(r.t, fmt.Sprintf("switch-%d", r.runs), r.dir, interopBinary, "serve", "--config", r.configure())
-	eventually(r.t, 15*time.Second, "the switch is ready", func() bool {
+	eventually(r.t, 15*time.Second, fmt.Sprintf("the switch answers /readyz with %d", status), func() bool {
 		select {
 		case <-r.proc.done:
 			r.t.Fatalf("the switch ended at start: %v", r.proc.err)
 		default:
 		}
-		status, _ := r.get("/readyz")
-		return status == http.StatusOK
+		got, _ := r.get("/readyz")
+		return got == status
 	})
 }
 
@@ -316,27 +325,37 @@ func (r *rig) get(path string) (status int, body string) {
 	return res.StatusCode, string(b)
 }
 
+// signal tells the switch something.
+func (r *rig) signal(sig syscall.Signal) {
+	r.t.Helper()
+	if err := r.proc.cmd.Process.Signal(sig); err != nil {
+		r.t.Fatalf("send %v to the switch: %v", sig, err)
+	}
+}
+
+// logs reports whether the switch's log has text.
+func (r *rig) logs(text string) bool {
+	b, err := os.ReadFile(r.proc.logPath)
+	return err == nil && strings.Contains(string(b), text)
+}
+
 // stop ends the switch as an administrator does and asserts a clean end.
 func (r *rig) stop() {
 	r.t.Helper()
-	if err := r.proc.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		r.t.Fatalf("stop the switch: %v", err)
-	}
+	r.signal(syscall.SIGTERM)
+	r.ended()
+}
+
+// ended asserts a clean end of a switch that was told to stop.
+func (r *rig) ended() {
+	r.t.Helper()
 	if code := r.proc.wait(20 * time.Second); code != 0 {
 		r.t.Fatalf("the switch ended with %d (%v), want 0", code, r.proc.err)
 	}
-	b, err := os.ReadFile(r.proc.logPath)
-	if err != nil {
-		r.t.Fatal(err)
+	if r.logs("panic") || r.annHash == "" && r.logs("level=ERROR") {
+		r.t.Error("the switch's log has an error or a panic")
 	}
-	for _, bad := range []string{"panic", "DATA RACE", "level=ERROR"} {
-		if strings.Contains(string(b), bad) {
-			r.t.Errorf("the switch's log has %q", bad)
-		}
-	}
-	for _, number := range []string{citizenNumber, citizenNumber[3:]} {
-		if strings.Contains(string(b), number) {
-			r.t.Errorf("the switch's log names a citizen's number")
-		}
+	if r.logs(citizenNumber[3:]) {
+		r.t.Error("the switch's log names a citizen's number")
 	}
 }

@@ -39,9 +39,11 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "run the switch until a signal", runServe},
+		{"demo", "run the switch with a simulated carrier and phones", runDemo},
 		{"check", "check a configuration and show the values in effect", runCheck},
 		{"retention preview", "list what the sweep of a day will remove", runPreview},
 		{"verify", "hash every recording again and compare it with its record", runVerify},
+		{"bench", "measure the switch on this machine under recorded calls", runBench},
 		{"version", "say which version this is", runVersion},
 	}
 }
