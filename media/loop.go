@@ -16,13 +16,13 @@ type LoopConfig struct {
 	DSCP             int
 	CNAME            string
 	Log              *slog.Logger
-	// Loops is how many packet loops share the streams, each on a thread of its
-	// own; 0 means one for every four processors, and at least one. One carries
-	// about a thousand calls.
+	// Loops is how many packet loops share the streams, each taking up to one
+	// processor; 0 means one for every four processors, and at least one.
 	Loops int
 }
 
-func (cfg LoopConfig) portable() PortableConfig {
+// Portable is the same for the portable engine, over real sockets.
+func (cfg LoopConfig) Portable() PortableConfig {
 	return PortableConfig{
 		Addr: cfg.Addr, PortMin: cfg.PortMin, PortMax: cfg.PortMax, Drain: cfg.Drain,
 		Timeout: cfg.Timeout, DSCP: cfg.DSCP, CNAME: cfg.CNAME, Log: cfg.Log,

@@ -6,7 +6,6 @@ import (
 	"container/heap"
 	"encoding/binary"
 	"net/netip"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -66,9 +65,10 @@ func (l *loop) post(o order) {
 	_, _ = unix.Write(l.bell, one[:])
 }
 
+// run is the goroutine. It is not locked to its thread: it does not leave it
+// while it is busy, and when the runtime makes it yield, it goes on at once on the
+// same thread, which a locked goroutine could not (docs/adr/0006).
 func (l *loop) run() {
-	// The thread is never unlocked: it ends with the goroutine.
-	runtime.LockOSThread()
 	for !l.quit {
 		l.turn()
 	}
