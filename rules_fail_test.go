@@ -37,10 +37,10 @@ func TestRulesFindMistakes(t *testing.T) {
 			"pbx/b.go":              `package pbx; import "centralka/web"`,
 			"pbx/pbxtest/a.go":      `package pbxtest; import "centralka/media"`,
 			"pbx/pbxtest/a_test.go": `package pbxtest; import "centralka/pbx"`,
-			"recorder/a.go":         `package recorder; import "centralka/ordinance"`,
+			"recorder/a.go":         `package recorder; import "centralka/desk"`,
 		}, []string{"media must not import store", "ordinance must not import store", "pbx must not import pbx/pbxtest",
 			"pbx must not import web", "pbx/pbxtest must not import media", "pbx/pbxtest must not import pbx",
-			"recorder must not import ordinance"}},
+			"recorder must not import desk"}},
 		{"unknown room", importRules, map[string]string{"internal/tool/a.go": "package tool"},
 			[]string{`no room "internal"`}},
 

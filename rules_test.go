@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"media":       {},
 	"store":       {"ordinance"},
 	"desk":        {"ordinance", "store"},
-	"recorder":    {"media", "store"},
+	"recorder":    {"media", "ordinance", "store"},
 	"pbx":         {"media", "recorder", "desk", "ordinance", "store"},
 	"pbx/pbxtest": {},
 	"chat":        {"desk", "ordinance", "store"},

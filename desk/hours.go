@@ -14,7 +14,8 @@ import (
 type HoursConfig struct {
 	// Name, used by queues.
 	Name string `toml:"name"`
-	// Opening times: "mon-fri 07:30-15:30", "sat 09:00-12:00".
+	// Opening times: "mon-fri 07:30-15:30", "sat 09:00-12:00". A day may have
+	// several; 24:00 is its end.
 	Week []string `toml:"week"`
 	// Calendar of public holidays on which it is closed: "pl" or "" for none.
 	Holidays string `toml:"holidays"`

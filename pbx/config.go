@@ -56,7 +56,7 @@ type SIPConfig struct {
 type RTPConfig struct {
 	// First and last UDP port for voice; each call uses four (two legs, RTP and RTCP).
 	Ports PortRange `toml:"ports"`
-	// Address that others see in SDP when the switch is behind NAT; empty:
+	// Address that others see in SDP when the switch is behind NAT; empty: that of
 	// sip.advertise, or the listener's own.
 	Advertise string `toml:"advertise"`
 	// A call ends when a party that may send voice was silent, RTCP included, for
@@ -75,15 +75,18 @@ type TrunkConfig struct {
 	// Whose requests are this trunk's: networks or addresses, each with an
 	// optional port. Never also a phone's.
 	From []Source `toml:"from"`
-	// Whether to register with the carrier, with user and the trunk's secret.
+	// Whether to register with the carrier: with user, and the password that the
+	// secrets file has under the trunk's name.
 	Register bool `toml:"register"`
 	// User name for registration and digest authentication.
 	User string `toml:"user"`
-	// Number presented on outgoing calls.
+	// Number presented on outgoing calls, in the form +48914245000 (E.164).
 	CallerNumber string `toml:"caller_number"`
-	// Most calls at a time, both directions together.
+	// Most calls at a time, both directions together; 0 is no limit. Emergency
+	// calls are never held back.
 	MaxCalls int `toml:"max_calls"`
-	// Encryption of voice: "off", "offer" or "require".
+	// Encryption of voice: "off", "offer" or "require". In this version only "off"
+	// is available.
 	SRTP string `toml:"srtp"`
 }
 
@@ -92,7 +95,7 @@ type TrunkConfig struct {
 type NumberConfig struct {
 	// The number; any notation.
 	Match string `toml:"match"`
-	// "queue:NAME" or "extension:NUMBER".
+	// Where its calls go: "queue:NAME" or "extension:NUMBER".
 	Target string `toml:"target"`
 	// WAV of an announcement of its own; empty: the one of [announcement].
 	Announcement string `toml:"announcement"`
@@ -105,7 +108,8 @@ type AnnouncementConfig struct {
 	File string `toml:"file"`
 	// SHA-256 of that file; required when file is set.
 	SHA256 string `toml:"sha256"`
-	// Play it as early media, before the call is answered.
+	// Play it as early media, before the call is answered. Not available in this
+	// version.
 	EarlyMedia bool `toml:"early_media"`
 	// WAV played to the called party of outgoing calls; empty: none (S1.4-i).
 	Outgoing string `toml:"outgoing"`
@@ -115,11 +119,12 @@ type AnnouncementConfig struct {
 type QueueConfig struct {
 	// Name, used in targets.
 	Name string `toml:"name"`
-	// Who is offered a call first: "longest-idle", "round-robin" or "ring-all".
+	// Who is offered a call: "longest-idle", "round-robin", or "ring-all" for
+	// everybody who is ready.
 	Strategy string `toml:"strategy"`
 	// Extensions of the agents.
 	Members []string `toml:"members"`
-	// How long an agent's phone rings before the next one is tried.
+	// How long an agent's phone rings before another is tried.
 	RingTimeout time.Duration `toml:"ring_timeout"`
 	// Rest after a call before the next offer.
 	WrapUp time.Duration `toml:"wrap_up"`
@@ -129,7 +134,8 @@ type QueueConfig struct {
 	MaxWait time.Duration `toml:"max_wait"`
 	// Most callers waiting; further ones overflow; 0 is no limit.
 	MaxLength int `toml:"max_length"`
-	// "queue:NAME", "extension:NUMBER" or "" for the closing message.
+	// Where callers go after max_wait or beyond max_length: "queue:NAME",
+	// "extension:NUMBER", or "" for the closing message.
 	Overflow string `toml:"overflow"`
 	// Name of the [[hours]] it is open in; empty: always.
 	Hours string `toml:"hours"`
@@ -138,14 +144,18 @@ type QueueConfig struct {
 // ExtensionConfig is one [[extension]]: a desk phone's account. Its password
 // stands in the secrets file.
 type ExtensionConfig struct {
-	// Number, also the user name for digest authentication.
+	// Number, two to six digits; also the user name for registration.
 	Number string `toml:"number"`
 	// Name shown on the console and on other phones.
 	Name string `toml:"name"`
 	// Whether it takes queue calls.
 	Agent bool `toml:"agent"`
-	// When its agent becomes ready: "on-register" or "on-login".
+	// When its agent becomes ready: "on-register", that is as soon as the phone is
+	// there, or "on-login".
 	Ready string `toml:"ready"`
+	// Digest that its phone is asked for: "any" (SHA-256 and MD5) or "md5", for a
+	// phone older than RFC 8760 that gives up at a challenge it does not know.
+	Digest string `toml:"digest"`
 	// Most calls at a time.
 	MaxCalls int `toml:"max_calls"`
 	// Most devices registered at a time.
@@ -164,6 +174,9 @@ type DialConfig struct {
 	Block []string `toml:"block"`
 	// Most outgoing calls of one extension at a time.
 	MaxOutgoingPerExtension int `toml:"max_outgoing_per_extension"`
+	// Whether calls between two extensions are recorded too: the caller is in the
+	// left lane then. The ordinance speaks of calls that come in and go out (S1.3-e).
+	RecordInternal bool `toml:"record_internal"`
 }
 
 // GuardConfig is [guard]: who is listened to.
@@ -171,7 +184,7 @@ type GuardConfig struct {
 	// Networks that are never banned and always answered as the RFC says; trunks
 	// and registered phones are implied.
 	Trusted []netip.Prefix `toml:"trusted"`
-	// Networks from which phones may register; empty: any.
+	// Networks from which phones may register, not those of trunks; empty: any.
 	Phones []netip.Prefix `toml:"phones"`
 	// Whether sources that fail to authenticate are ignored for a growing time.
 	Bans bool `toml:"bans"`
@@ -227,12 +240,14 @@ func (s *Source) UnmarshalText(b []byte) error {
 		*s = Source{Prefix: p.Masked()}
 		return nil
 	}
-	if a, err := netip.ParseAddr(text); err == nil {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
 		*s = Source{Prefix: netip.PrefixFrom(a, a.BitLen())}
 		return nil
 	}
-	if ap, err := netip.ParseAddrPort(text); err == nil {
-		*s = Source{Prefix: netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()), Port: ap.Port()}
+	if ap, err := netip.ParseAddrPort(text); err == nil && ap.Addr().Zone() == "" && ap.Port() != 0 {
+		a := ap.Addr().Unmap()
+		*s = Source{Prefix: netip.PrefixFrom(a, a.BitLen()), Port: ap.Port()}
 		return nil
 	}
 	return fmt.Errorf("%q is not a network, an address or ADDRESS:PORT", text)
@@ -296,7 +311,7 @@ func DefaultQueue() QueueConfig {
 
 // DefaultExtension returns the defaults of an [[extension]].
 func DefaultExtension() ExtensionConfig {
-	return ExtensionConfig{Agent: true, Ready: "on-register", MaxCalls: 2, Contacts: 3}
+	return ExtensionConfig{Agent: true, Ready: "on-register", Digest: "any", MaxCalls: 2, Contacts: 3}
 }
 
 // Mistake is one wrong value: where it stands in the file and what is wrong.
@@ -311,9 +326,17 @@ func (m Mistake) Error() string { return m.Key + ": " + m.Text }
 // joined (errors.Join of Mistake), nil if there are none.
 func (c *Config) Validate() error {
 	var errs []error
-	bad := func(key, format string, args ...any) {
+	c.validate(func(key, format string, args ...any) {
 		errs = append(errs, Mistake{key, fmt.Sprintf(format, args...)})
-	}
-	c.validate(bad)
+	}, func(string, string, ...any) {})
 	return errors.Join(errs...)
+}
+
+// Warnings lists what is allowed and hardly meant.
+func (c *Config) Warnings() []Mistake {
+	var list []Mistake
+	c.validate(func(string, string, ...any) {}, func(key, format string, args ...any) {
+		list = append(list, Mistake{key, fmt.Sprintf(format, args...)})
+	})
+	return list
 }

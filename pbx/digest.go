@@ -97,15 +97,19 @@ func newAuthServer(cfg authConfig) *authServer {
 
 // challenge writes the headers of a 401 (WWW-Authenticate) or 407
 // (Proxy-Authenticate): SHA-256 first, then MD5 for the phones that know no
-// better, with one nonce (RFC 8760 §2.4).
-func (a *authServer) challenge(status int, source netip.Addr, stale bool) []sip.Header {
+// better, with one nonce (RFC 8760 §2.4); or the algorithms named, for a phone
+// that stumbles over those it does not know.
+func (a *authServer) challenge(status int, source netip.Addr, stale bool, algorithms ...string) []sip.Header {
+	if len(algorithms) == 0 {
+		algorithms = []string{"SHA-256", "MD5"}
+	}
 	name := "WWW-Authenticate"
 	if status == 407 {
 		name = "Proxy-Authenticate"
 	}
 	nonce := a.nonce(time.Now(), source)
 	var out []sip.Header
-	for _, algorithm := range []string{"SHA-256", "MD5"} {
+	for _, algorithm := range algorithms {
 		c := digest.Challenge{Realm: a.cfg.Realm, Nonce: nonce, Stale: stale, Algorithm: algorithm, QOP: []string{"auth"}}
 		out = append(out, sip.NewHeader(name, c.String()))
 	}
@@ -164,7 +168,7 @@ func (a *authServer) verify(req *sip.Request, source netip.Addr) (user string, r
 	}
 	count := cred.Nc
 	if cred.QOP == "" {
-		count = 1 // RFC 2069 clients count nothing: one use
+		count = 1 // clients from before qop count nothing: one use
 	}
 	if !a.use(cred.Nonce, at, count) {
 		return "", authStale

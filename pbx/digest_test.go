@@ -227,7 +227,7 @@ func TestCredentialsOfOthers(t *testing.T) {
 	}
 }
 
-// TestOldClientWithoutQop: RFC 2069 arithmetic, but each nonce once.
+// TestOldClientWithoutQop: the arithmetic from before qop, but each nonce once.
 func TestOldClientWithoutQop(t *testing.T) {
 	a := testAuth()
 	c, err := digest.ParseChallenge(a.challenge(401, authSource, false)[1].Value())

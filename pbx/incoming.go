@@ -1,7 +1,6 @@
 package pbx
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -32,8 +31,7 @@ type incoming struct {
 	announce announcing
 	proof    announced
 	proven   bool
-	queue    *queue   // in which it waits, or from which it is offered
-	visited  []string // queues that it has been in: overflow never leads back
+	queue    *queue // in which it waits, or from which it is offered
 	ring     *ringing
 	farewell media.PlayID // closing message being played; the call ends after it
 	why      store.Cause  // with which the closing message ends the call
@@ -155,7 +153,6 @@ func (c *incoming) route(target string) {
 			return
 		}
 		c.rec.Queue = name
-		c.visited = append(c.visited, name)
 		if c.rec.Queued.IsZero() {
 			c.rec.Queued = time.Now()
 		}
@@ -202,11 +199,8 @@ func (ev queueOverflowed) on(c *call) {
 	}
 	in.stopRinging("")
 	in.queue = nil
-	// Two full queues that overflow into each other must not play ball with the
-	// caller.
-	next := ev.q.cfg.Overflow
-	if name, ok := strings.CutPrefix(next, "queue:"); next != "" && !(ok && slices.Contains(in.visited, name)) {
-		in.route(next)
+	if o := ev.q.cfg.Overflow; o != "" {
+		in.route(o)
 		return
 	}
 	in.bidFarewell(c.s.prompts.busy, store.CauseQueueTimeout)

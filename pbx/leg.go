@@ -61,7 +61,8 @@ type leg struct {
 	cancelSent  bool
 	authTried   bool
 	lastACK     *sip.Request
-	guardTimer  *time.Timer // gives up on a peer that never ends its transaction
+	early       *messageReceived // a BYE that came before the 2xx (see overtook)
+	guardTimer  *time.Timer      // gives up on a peer that never ends its transaction
 
 	mergeKey string // of the INVITE that began it (RFC 3261 §8.2.2.2)
 }
@@ -215,6 +216,9 @@ func (l *leg) addSDP(m interface {
 // receive handles a request within the dialog.
 func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 	end := l.c.s.end
+	if l.overtook(req, tx) {
+		return
+	}
 	if tag, _ := req.From().Params.Get("tag"); tag != l.d.remoteTag {
 		if !req.IsAck() {
 			end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
@@ -272,8 +276,40 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 		// No reliable provisional response was sent (RFC 3262 §3).
 		end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
 	default:
-		end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+		end.refuseMethod(req, tx)
 	}
+}
+
+// overtakeWait is how long a request is held that came before the response
+// which it must follow.
+const overtakeWait = 200 * time.Millisecond
+
+// overtook holds a BYE that came before the 2xx of our INVITE was looked at: a
+// phone that is answered and put down at once sends both in one breath, and
+// sipgo hands each message up on a goroutine of its own. The BYE is applied
+// right after the 2xx, or after a moment if none comes.
+func (l *leg) overtook(req *sip.Request, tx *sip.ServerTx) bool {
+	if req.Method != sip.BYE || l.inviteTx != nil || l.state != legInviting || l.early != nil {
+		return false
+	}
+	ev := &messageReceived{l, req, tx}
+	l.early = ev
+	time.AfterFunc(overtakeWait, func() { l.c.post(overtakeOver{ev}) })
+	return true
+}
+
+// overtakeOver ends the wait of overtook.
+type overtakeOver struct{ ev *messageReceived }
+
+func (o overtakeOver) on(*call) { o.ev.l.takeEarly(o.ev) }
+
+// takeEarly applies what was held, once.
+func (l *leg) takeEarly(ev *messageReceived) {
+	if ev == nil || l.early != ev {
+		return
+	}
+	l.receive(ev.req, ev.tx)
+	l.early = nil
 }
 
 // acknowledged takes the ACK of a 2xx.

@@ -89,6 +89,9 @@ func (ev inviteMoved) on(c *call) {
 	default:
 		l.refused(res)
 	}
+	if res.StatusCode >= 200 && ev.req == l.invite {
+		l.takeEarly(l.early)
+	}
 }
 
 func (l *leg) proceeding(res *sip.Response) {
@@ -105,7 +108,7 @@ func (l *leg) proceeding(res *sip.Response) {
 	}
 	early := false
 	if body := res.Body(); len(body) > 0 {
-		params, err := l.neg.accept(body)
+		params, err := l.neg.early(body)
 		if err != nil {
 			l.log(slog.LevelInfo, "early answer unusable", "status", res.StatusCode, "err", err)
 		} else {

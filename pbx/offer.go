@@ -53,9 +53,10 @@ type negotiation struct {
 	slots []sdpSlot
 	audio int
 
-	offered  bool            // our offer waits for its answer
-	offerDir media.Direction // the direction in it
-	before   negotiationTurn // to go back to if it fails
+	offered    bool            // our offer waits for its answer
+	offerDir   media.Direction // the direction in it
+	heardEarly bool            // a provisional response had an answer to it
+	before     negotiationTurn // to go back to if it fails
 
 	agreed media.Params
 	peer   media.Direction // last said by the peer, as the peer means it
@@ -106,7 +107,7 @@ func (n *negotiation) offer(dir media.Direction) []byte {
 func (n *negotiation) withdraw() {
 	if n.offered {
 		n.slots, n.audio = n.before.slots, n.before.audio
-		n.offered = false
+		n.offered, n.heardEarly = false, false
 	}
 }
 
@@ -146,11 +147,33 @@ func (n *negotiation) answer(offer []byte, want media.Direction) ([]byte, media.
 	return nil, media.Params{}, fmt.Errorf("answer offer: %w", first)
 }
 
-// accept reads the answer to our outstanding offer. On an error the offer is
+// early reads an answer in a provisional response. The offer stays outstanding:
+// the same answer comes in the 2xx (RFC 3261 §13.2.1), or another one if the call
+// forked. On an error nothing changes.
+func (n *negotiation) early(answer []byte) (media.Params, error) {
+	if !n.offered {
+		return media.Params{}, errNoOffer
+	}
+	t, err := n.readAnswer(answer)
+	if err != nil {
+		return media.Params{}, fmt.Errorf("read early answer: %w", err)
+	}
+	t.params.Direction &= n.offerDir
+	n.settle(t)
+	n.heardEarly = true
+	return n.agreed, nil
+}
+
+// accept reads the answer to our outstanding offer; it may be missing if there
+// was an early one, which some peers do not repeat. On an error the offer is
 // withdrawn and the session stays as it was.
 func (n *negotiation) accept(answer []byte) (media.Params, error) {
 	if !n.offered {
 		return media.Params{}, errNoOffer
+	}
+	if n.heardEarly && len(answer) == 0 {
+		n.offered, n.heardEarly = false, false
+		return n.agreed, nil
 	}
 	t, err := n.readAnswer(answer)
 	if err != nil {
@@ -158,7 +181,7 @@ func (n *negotiation) accept(answer []byte) (media.Params, error) {
 		return media.Params{}, fmt.Errorf("read answer: %w", err)
 	}
 	t.params.Direction &= n.offerDir
-	n.offered = false
+	n.offered, n.heardEarly = false, false
 	n.settle(t)
 	return n.agreed, nil
 }

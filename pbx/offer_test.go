@@ -251,6 +251,44 @@ func TestOfferAnswerTurns(t *testing.T) {
 	}
 }
 
+// An answer in a 183 is not the last word: it comes again in the 200, may be
+// another's there (a fork), or is left out.
+func TestOfferEarlyAnswer(t *testing.T) {
+	early, forked := sdpPeer("sendrecv", "8"), sdpPeer("sendrecv", "0")
+	for _, tt := range []struct {
+		name     string
+		early    [][]byte
+		final    []byte
+		want     media.Codec
+		wantFail error
+	}{
+		{"the same", [][]byte{early, early}, early, media.PCMA, nil},
+		{"a fork answers", [][]byte{early}, forked, media.PCMU, nil},
+		{"not repeated", [][]byte{early}, nil, media.PCMA, nil},
+		{"refused in the end", [][]byte{early}, bytes.Replace(early, []byte("m=audio 4000"), []byte("m=audio 0"), 1), 0, errRefused},
+	} {
+		n := testNegotiation()
+		n.offer(media.SendRecv)
+		for _, body := range tt.early {
+			if p, err := n.early(body); err != nil || p.Codec != media.PCMA {
+				t.Errorf("%s: early answer: %+v %v", tt.name, p, err)
+			}
+		}
+		p, err := n.accept(tt.final)
+		if !errors.Is(err, tt.wantFail) || err == nil && p.Codec != tt.want {
+			t.Errorf("%s: %+v %v", tt.name, p, err)
+		}
+		if _, err := n.early(early); !errors.Is(err, errNoOffer) {
+			t.Errorf("%s: the offer is still open: %v", tt.name, err)
+		}
+		// A later offer has no early answer to fall back on.
+		n.offer(media.SendRecv)
+		if _, err := n.accept(nil); err == nil {
+			t.Errorf("%s: an empty answer to a re-INVITE was taken", tt.name)
+		}
+	}
+}
+
 func BenchmarkSDPAnswer(b *testing.B) {
 	offer := sdpPeer("sendrecv", "8 0 18 101", "a=rtpmap:8 PCMA/8000", "a=rtpmap:0 PCMU/8000", "a=rtpmap:18 G729/8000",
 		"a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-15", "a=ptime:20", "a=maxptime:150")

@@ -239,7 +239,7 @@ func TestOrderInDialog(t *testing.T) {
 		if allow := status(405, inDialog(r, caller, "SUBSCRIBE", 10)).Get("Allow"); !strings.Contains(allow, "UPDATE") || !strings.Contains(allow, "BYE") {
 			t.Errorf("Allow %q", allow)
 		}
-		status(405, inDialog(r, caller, "FROBNICATE", 11))
+		status(501, inDialog(r, caller, "FROBNICATE", 11))
 		status(481, inDialog(r, caller, "PRACK", 12, pbxtest.Field{Name: "RAck", Value: "1 1 INVITE"}))
 		alien := inDialog(r, caller, "BYE", 13)
 		alien.Set("To", strings.Replace(alien.Get("To"), ";tag=", ";tag=x", 1))
@@ -262,7 +262,7 @@ func TestOrderInDialog(t *testing.T) {
 // TestOutsideOfDialogs: what needs none, and what needs one.
 func TestOutsideOfDialogs(t *testing.T) {
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
-		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 405, "FROBNICATE": 405} {
+		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 405, "FROBNICATE": 501} {
 			res := r.ask(r.carrier.NewRequest(method, "sip:"+switchAddr.String()))
 			if res.Status != want {
 				t.Errorf("%s answered %d, want %d", method, res.Status, want)

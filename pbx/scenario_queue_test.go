@@ -252,28 +252,6 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// TestOverflowInCircles: two full queues that overflow into each other let the
-// caller go instead of passing him on for ever.
-func TestOverflowInCircles(t *testing.T) {
-	cfg := briefCity(t, "101")
-	second := cfg.Queues[0]
-	second.Name, second.Overflow = "second", "queue:cim"
-	cfg.Queues[0].Overflow = "queue:second"
-	cfg.Queues = append(cfg.Queues, second)
-	for i := range cfg.Queues {
-		cfg.Queues[i].MaxWait = 3 * time.Second
-	}
-	scenario(t, cfg, func(t *testing.T, r *rig) {
-		r.pool.SetAway("101", "lunch")
-		call := r.call()
-		r.must(call.WaitEnded(time.Minute))
-		ended(t, r.only(), store.CauseQueueTimeout, store.OutcomeNone)
-		if m := pbxtest.Find(call.Heard().PCM, prompt(t, "busy")); !m.Whole() {
-			t.Errorf("closing message %+v", m)
-		}
-	})
-}
-
 // TestClosedHours: outside of opening hours the announcement comes first all
 // the same, then the closing message (S1.4-b). Bubbles begin on a Saturday.
 func TestClosedHours(t *testing.T) {

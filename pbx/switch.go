@@ -516,7 +516,7 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 		// Nothing to cancel, end or update (RFC 3261 §9.2, §15.1.2).
 		s.end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
 	default:
-		s.end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+		s.end.refuseMethod(req, tx)
 	}
 }
 
@@ -623,7 +623,11 @@ func (s *Switch) authenticate(req *sip.Request, tx *sip.ServerTx, h hop) (ext st
 	case authFailed:
 		s.guard.authFailed(source)
 	}
-	s.end.reply(req, tx, 401, "Unauthorized", s.auth.challenge(401, source, result == authStale)...)
+	var algorithms []string // any
+	if s.extension(userOf(req.From().Address)).Digest == "md5" {
+		algorithms = []string{"MD5"}
+	}
+	s.end.reply(req, tx, 401, "Unauthorized", s.auth.challenge(401, source, result == authStale, algorithms...)...)
 	if req.Method == sip.REGISTER {
 		tx.Terminate() // nothing to absorb: hold no memory for strangers
 	}

@@ -181,7 +181,7 @@ func TestTorture(t *testing.T) {
 	check("invut", len(headers) == 2 && headers[0].String() == "Accept: application/sdp", headers)
 }
 
-// TestTortureIPv6: the messages of RFC 5118 (§4), in short.
+// TestTortureIPv6: the messages of RFC 5118 §4, in short.
 func TestTortureIPv6(t *testing.T) {
 	sdp6 := "v=0\r\no=assistant 971731711378798081 0 IN IP6 2001:db8::20\r\ns=-\r\nc=IN IP6 2001:db8::20\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 2\r\n"
 	mixed := "v=0\r\no=bob 280744730 28977631 IN IP4 host.example.com\r\ns=-\r\nt=0 0\r\nm=audio 22334 RTP/AVP 0\r\nc=IN IP4 192.0.2.1\r\n" +

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"centralka/media"
+	"centralka/ordinance"
+	"centralka/store"
 )
 
 // BenchmarkRender renders a call of ten minutes in which both sides speak.
@@ -26,23 +28,47 @@ func BenchmarkRender(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/600, "ns/s-of-audio")
 }
 
-// BenchmarkBlock encodes what one second of a conversation drains: ns per
-// packet, from tap to block.
-func BenchmarkBlock(b *testing.B) {
-	tap := media.NewTap(ringBytes, time.Now())
+// BenchmarkDrain brings 200 ms of a conversation from the taps into a journal
+// that costs nothing.
+func BenchmarkDrain(b *testing.B) {
+	r := &Recorder{disk: disk{create: func(ordinance.Day, store.ID) (journal, error) { return noJournal{}, nil }}}
+	c := r.Start(store.CallRecord{ID: store.NewID()}, time.Now())
 	p := media.Packet{Kind: media.KindPCMA, Payload: make([]byte, media.FrameSamples)}
-	var w blockWriter
-	var out media.Packet
-	w.reset()
+	const packets = 20
 	b.ReportAllocs()
 	for b.Loop() {
-		tap.Put(&p)
-		p.Sequence++
-		p.Timestamp += media.FrameSamples
-		tap.Next(&out)
-		if w.full(out.Arrival.Microseconds()) {
-			w.reset()
+		for range packets / 2 {
+			c.Citizen().Put(&p)
+			c.Office().Put(&p)
+			p.Sequence++
+			p.Timestamp += media.FrameSamples
 		}
-		w.packet(citizen, &out, out.Arrival.Microseconds())
+		c.drain()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/packets, "ns/packet")
+}
+
+type noJournal struct{}
+
+func (noJournal) Append([]byte) error { return nil }
+func (noJournal) Close() error        { return nil }
+
+// Draining allocates nothing per packet.
+func TestDrainAllocatesNothingPerPacket(t *testing.T) {
+	r := &Recorder{disk: disk{create: func(ordinance.Day, store.ID) (journal, error) { return noJournal{}, nil }}}
+	c := r.Start(store.CallRecord{ID: store.NewID()}, time.Now())
+	p := media.Packet{Kind: media.KindPCMA, Payload: make([]byte, media.FrameSamples)}
+	drain := func(packets int) float64 {
+		return testing.AllocsPerRun(100, func() {
+			for range packets {
+				c.Citizen().Put(&p)
+				p.Sequence++
+			}
+			c.drain()
+		})
+	}
+	drain(100)
+	if few, most := drain(1), drain(100); most > few || few > 4 {
+		t.Errorf("%v allocations for a packet, %v for a hundred", few, most)
 	}
 }

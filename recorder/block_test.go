@@ -152,7 +152,7 @@ func FuzzRender(f *testing.F) {
 			t.Fatal(err)
 		}
 		// Hours of silence would only make the fuzzing slow.
-		if o.last = min(o.last, 60*second); o.end > o.last {
+		if o.last = min(o.last, 20*second); o.end > o.last {
 			o.end = o.last
 		}
 		var w countingWriter

@@ -94,6 +94,7 @@ func (r *Recorder) renderJobs() {
 			j.due = time.Now().Add(min(retryFirst<<min(j.tries, 10), retryMost))
 			j.tries++
 			r.deferred = append(r.deferred, j)
+			wake(r.worry)
 		}
 		r.work.Broadcast()
 		r.mu.Unlock()
@@ -110,12 +111,10 @@ func (r *Recorder) finish(j *job) (store.Outcome, error) {
 		c.mu.Lock()
 		rec := c.rec
 		c.mu.Unlock()
-		if err := c.put(rec); err != nil {
+		if err := c.settle(rec); err != nil {
 			return "", err
 		}
-		outcome, err := r.conclude(j, rec, c.journal != nil)
-		c.final = err == nil
-		return outcome, err
+		return r.conclude(j, rec, c.journal != nil)
 	}
 	if j.bare {
 		return r.abandon(*j.open)
@@ -128,42 +127,44 @@ func (r *Recorder) salvage(j *job) (store.Outcome, error) {
 	s := r.cfg.Store
 	o, err := outlineOf(s.ReadJournal(j.day, j.id))
 	if err != nil {
-		return "", fmt.Errorf("read journal of call %v: %w", j.id, err)
+		return "", err
 	}
 	rec, err := s.Call(j.day, j.id)
+	unknown := errors.Is(err, store.ErrNotFound)
 	switch {
-	case err == nil && rec.Recording.Outcome != "": // only the journal was left to remove
-		if err := s.DropJournal(j.day, j.id); err != nil {
-			return "", fmt.Errorf("remove journal of call %v: %w", j.id, err)
-		}
-		return "", nil
-	case errors.Is(err, store.ErrNotFound) && j.open != nil:
+	case err != nil && !unknown:
+		return "", err
+	case !unknown && rec.Recording.SHA256 != "", // only its removal was missing
+		!unknown && rec.Recording.Outcome != "" && o.packets == 0,
+		unknown && j.open == nil && o.wall.IsZero() && o.packets == 0: // a probe
+		return "", s.DropJournal(j.day, j.id)
+	case unknown && j.open != nil:
 		rec = *j.open
 		rec.Day = j.day
 		if err := s.MoveCall(rec, j.open.Day); err != nil {
-			return "", fmt.Errorf("move record of call %v to %v: %w", j.id, j.day, err)
+			return "", err
 		}
-	case errors.Is(err, store.ErrNotFound) && o.wall.IsZero() && o.packets == 0: // a probe, or not begun
-		if err := s.DropJournal(j.day, j.id); err != nil {
-			return "", fmt.Errorf("remove journal of call %v: %w", j.id, err)
+	}
+	if o.record != nil {
+		var told store.CallRecord
+		if err := json.Unmarshal(o.record, &told); err != nil {
+			r.cfg.Log.Warn("recorder: journal has an unreadable record", "rec", j.id, "err", err)
+		} else if unknown && j.open == nil || told.Cause != "" { // none is stored, or not how it ended
+			rec = told
 		}
-		return "", nil
-	case errors.Is(err, store.ErrNotFound):
-		rec = store.CallRecord{}
-		if o.record != nil {
-			if err := json.Unmarshal(o.record, &rec); err != nil {
-				r.cfg.Log.Warn("recorder: journal has no readable record", "rec", j.id, "err", err)
-			}
-		}
-		rec.ID, rec.Day = j.id, j.day
-	case err != nil:
-		return "", fmt.Errorf("read record of call %v: %w", j.id, err)
+	}
+	rec.ID, rec.Day = j.id, j.day
+	if o.wall.IsZero() {
+		o.wall = rec.Recording.Began
 	}
 	if rec.Began.IsZero() {
 		rec.Began = o.wall
 	}
+	if rec.Began.IsZero() {
+		rec.Began = j.day.Start()
+	}
 	if rec.Recording.Began.IsZero() {
-		rec.Recording.Began = o.wall
+		rec.Recording.Began = rec.Began
 	}
 	interrupt(&rec, rec.Recording.Began.Add(time.Duration(o.length())*time.Microsecond))
 	return r.conclude(j, rec, true)
@@ -173,6 +174,7 @@ func (r *Recorder) salvage(j *job) (store.Outcome, error) {
 func (r *Recorder) abandon(rec store.CallRecord) (store.Outcome, error) {
 	answered := !rec.Answered.IsZero()
 	switch {
+	case rec.Recording.Outcome != "": // it is committed, only the cause is missing
 	case rec.Direction == store.Internal:
 		rec.Recording = store.Recording{Outcome: store.OutcomeNone, Reason: "internal calls are not recorded"}
 	case !answered:
@@ -192,7 +194,7 @@ func (r *Recorder) conclude(j *job, rec store.CallRecord, journal bool) (store.O
 	if journal {
 		var err error
 		if o, err = outlineOf(s.ReadJournal(j.day, j.id)); err != nil {
-			return "", fmt.Errorf("read journal of call %v: %w", j.id, err)
+			return "", err
 		}
 	}
 	if c := j.live; c != nil {
@@ -207,7 +209,15 @@ func (r *Recorder) conclude(j *job, rec store.CallRecord, journal bool) (store.O
 	if rec.Recording.Outcome == store.OutcomeFailed {
 		rec.Recording.Counts.Dropped, rec.Recording.Counts.WriteFails = o.dropped, o.fails
 		rec.Recording.Counts.TornBytes = o.torn
-		return r.commit(rec)
+		outcome, err := r.commit(rec)
+		switch {
+		case err != nil || !journal:
+		case o.torn > 0:
+			err = s.Quarantine(j.day, store.KindJournal, j.id)
+		default:
+			err = s.DropJournal(j.day, j.id)
+		}
+		return outcome, err
 	}
 
 	var out rendered
@@ -222,14 +232,14 @@ func (r *Recorder) conclude(j *job, rec store.CallRecord, journal bool) (store.O
 	})
 	if p, ok := errors.AsType[*renderPanic](err); ok { // a fault of ours: keep the journal, do not try for ever
 		r.cfg.Log.Error("recorder: rendering panicked", "rec", j.id, "err", p, "stack", string(p.stack))
-		if err := s.Quarantine(j.day, j.id); err != nil {
-			return "", fmt.Errorf("put journal of call %v into quarantine: %w", j.id, err)
+		if err := s.Quarantine(j.day, store.KindJournal, j.id); err != nil {
+			return "", err
 		}
 		rec.Recording.Outcome, rec.Recording.Reason = store.OutcomeFailed, "rendering failed; the journal is in quarantine"
 		return r.commit(rec)
 	}
 	if err != nil {
-		return "", fmt.Errorf("render recording of call %v: %w", j.id, err)
+		return "", err
 	}
 	rec.Recording.Duration = out.duration
 	rec.Recording.Size, rec.Recording.SHA256 = file.Size, file.SHA256
@@ -240,7 +250,7 @@ func (r *Recorder) conclude(j *job, rec store.CallRecord, journal bool) (store.O
 
 func (r *Recorder) commit(rec store.CallRecord) (store.Outcome, error) {
 	if err := r.cfg.Store.CommitRecording(rec); err != nil {
-		return "", fmt.Errorf("commit recording of call %v: %w", rec.ID, err)
+		return "", err
 	}
 	if o := rec.Recording.Outcome; o == store.OutcomeFailed || o == store.OutcomeDegraded {
 		r.cfg.Log.Warn("recorder: recording is "+string(o), "rec", rec.ID, "cause", rec.Recording.Reason)

@@ -36,8 +36,10 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"centralka/media"
@@ -54,6 +56,9 @@ const (
 	probeEvery = 5 * time.Second
 	retryFirst = time.Second
 	retryMost  = time.Minute
+	// leastFree is the room on the disk below which the recorder is not ready.
+	// It goes on with what it has begun.
+	leastFree = 64 << 20
 	// overflowAlarm is how long an overflow of a ring is alarming.
 	overflowAlarm = time.Minute
 )
@@ -74,7 +79,9 @@ type Recorder struct {
 	cfg  Config
 	disk disk
 	left leftBehind
-	word chan struct{} // a call record is to be stored
+	// Nobody ticks while there is nothing to do: these wake the writer, the
+	// keeper and the clerk.
+	began, worry, word chan struct{}
 
 	mu       sync.Mutex
 	work     sync.Cond // jobs, or closed
@@ -95,6 +102,7 @@ type Recorder struct {
 type disk struct {
 	create func(ordinance.Day, store.ID) (journal, error)
 	sync   func() error
+	free   func() (int64, error) // bytes
 }
 
 // journal is a store.Journal.
@@ -111,9 +119,10 @@ const (
 	syncing
 	filing
 	rendering
+	filling
 )
 
-var troubles = [...]string{"journal", "sync", "call record", "rendering"}
+var troubles = [...]string{"journal", "sync", "call record", "rendering", "disk"}
 
 // Status is what the recorder tells about itself. It holds no personal data.
 type Status struct {
@@ -141,11 +150,15 @@ func New(cfg Config) *Recorder {
 		cfg.FlushEvery = 200 * time.Millisecond
 	}
 	cfg.FlushEvery = min(cfg.FlushEvery, maxBlock*time.Microsecond)
-	r := &Recorder{cfg: cfg, word: make(chan struct{}, 1)}
+	r := &Recorder{cfg: cfg, began: make(chan struct{}, 1), worry: make(chan struct{}, 1), word: make(chan struct{}, 1)}
 	r.work.L = &r.mu
 	r.disk = disk{
 		create: func(day ordinance.Day, id store.ID) (journal, error) { return cfg.Store.CreateJournal(day, id) },
 		sync:   cfg.Store.SyncJournals,
+		free: func() (int64, error) {
+			u, err := cfg.Store.Disk()
+			return int64(min(u.Free, math.MaxInt64)), err
+		},
 	}
 	r.status.Outcomes = make(map[store.Outcome]uint64)
 	r.left = findLeft(cfg.Store)
@@ -190,19 +203,21 @@ func (r *Recorder) Start(rec store.CallRecord, at time.Time) *Recording {
 	c := &Recording{recorder: r, at: at, stored: rec.Day, end: -1, unsaid: true}
 	rec.Day = ordinance.DayOf(at)
 	rec.Recording = store.Recording{Began: at}
-	c.day, c.id, c.rec, c.dirty = rec.Day, rec.ID, rec, true
+	c.day, c.id, c.rec, c.dirty = rec.Day, rec.ID, own(rec), true
 	c.taps = [2]*media.Tap{media.NewTap(ringBytes, at), media.NewTap(ringBytes, at)}
 	r.mu.Lock()
 	r.active = append(r.active, c)
 	r.mu.Unlock()
-	r.tell()
+	wake(r.began)
+	wake(r.worry)
+	wake(r.word)
 	return c
 }
 
-// tell wakes the clerk.
-func (r *Recorder) tell() {
+// wake leaves word for one of Run's goroutines.
+func wake(c chan struct{}) {
 	select {
-	case r.word <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -212,7 +227,7 @@ func (r *Recorder) tell() {
 func (r *Recorder) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.trouble(appending, syncing)
+	return r.trouble(appending, syncing, filling)
 }
 
 // trouble returns the first of these kinds that fails or hangs. The mutex is
@@ -237,7 +252,7 @@ func (r *Recorder) Status() Status {
 	s.Outcomes = maps.Clone(s.Outcomes)
 	s.Active = len(r.active)
 	s.Rendering = len(r.jobs) + len(r.deferred) + r.busy
-	s.Alarm = r.trouble(appending, syncing, filing, rendering) != nil ||
+	s.Alarm = r.trouble(appending, syncing, filing, rendering, filling) != nil ||
 		!r.overflow.IsZero() && time.Since(r.overflow) < overflowAlarm
 	return s
 }
@@ -262,10 +277,10 @@ func (r *Recorder) try(k trouble, work func() error) error {
 	}
 	r.mu.Unlock()
 	if first {
-		r.cfg.Log.Error("recorder: "+troubles[k]+" fails", "err", err)
+		r.cfg.Log.Error("recorder: "+troubles[k]+" in trouble", "err", err)
 	}
 	if over {
-		r.cfg.Log.Info("recorder: " + troubles[k] + " works again")
+		r.cfg.Log.Info("recorder: " + troubles[k] + " out of trouble")
 	}
 	return err
 }
@@ -274,26 +289,36 @@ func (r *Recorder) try(k trouble, work func() error) error {
 func (r *Recorder) write(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.FlushEvery)
 	defer tick.Stop()
-	stop := ctx.Done()
+	ticks, stop := true, ctx.Done()
 	for {
 		r.mu.Lock()
 		active := slices.Clone(r.active)
 		r.mu.Unlock()
-		if stop == nil && len(active) == 0 {
-			return
-		}
 		for _, c := range active {
 			if c.drain() {
 				r.ended(c)
 			}
 		}
+		if len(active) == 0 {
+			if stop == nil {
+				return
+			}
+			tick.Stop()
+			ticks = false
+		}
 		select {
 		case <-tick.C:
+		case <-r.began:
+			if !ticks { // and only then: beginnings must not put draining off
+				tick.Reset(r.cfg.FlushEvery)
+				ticks = true
+			}
 		case <-stop:
 			stop = nil
 			r.mu.Lock()
 			r.stopping = true
 			r.mu.Unlock()
+			wake(r.worry)
 		}
 	}
 }
@@ -307,34 +332,51 @@ func (r *Recorder) ended(c *Recording) {
 	r.work.Signal()
 }
 
-// keep syncs the journals once a second, brings failed jobs back and, while
-// appending fails and nothing is recorded, tries whether the disk takes data
-// again.
+// keep syncs the journals once a second, brings failed jobs back, looks at the
+// room on the disk and, while appending fails and nothing is recorded, tries
+// whether it takes data again.
 func (r *Recorder) keep(done <-chan struct{}) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	ticks := true
+	var measured time.Time
 	for {
 		select {
 		case <-tick.C:
+		case <-r.worry:
+			if !ticks {
+				tick.Reset(time.Second)
+				ticks = true
+			}
+			continue
 		case <-done:
 			return
 		}
-		r.mu.Lock()
-		recording := len(r.active) > 0
-		probe := r.failing[appending] != nil && !recording && time.Since(r.probed) >= probeEvery
-		if probe {
-			r.probed = time.Now()
+		if time.Since(measured) >= probeEvery {
+			measured = time.Now()
+			_ = r.try(filling, r.space)
 		}
+		r.mu.Lock()
 		now := time.Now()
 		r.deferred = slices.DeleteFunc(r.deferred, func(j *job) bool {
 			due := r.stopping || !j.due.After(now)
 			if due {
 				r.jobs = append(r.jobs, j)
-				r.work.Signal()
 			}
 			return due
 		})
+		r.work.Broadcast()
+		recording := len(r.active) > 0
 		sync := recording || r.failing[syncing] != nil
+		refused := r.failing[appending] != nil && !recording
+		probe := refused && now.Sub(r.probed) >= probeEvery
+		if probe {
+			r.probed = now
+		}
+		if !sync && !refused && len(r.deferred) == 0 && r.failing[filling] == nil {
+			tick.Stop()
+			ticks = false
+		}
 		r.mu.Unlock()
 		if sync {
 			_ = r.try(syncing, r.disk.sync)
@@ -343,6 +385,18 @@ func (r *Recorder) keep(done <-chan struct{}) {
 			_ = r.try(appending, r.probe)
 		}
 	}
+}
+
+// space tells whether the disk has too little room to rely on.
+func (r *Recorder) space() error {
+	free, err := r.disk.free()
+	if err != nil {
+		return err
+	}
+	if free < leastFree {
+		return fmt.Errorf("only %d MB are free: %w", free>>20, syscall.ENOSPC)
+	}
+	return nil
 }
 
 // probe writes a journal that belongs to no call and removes it.
@@ -364,7 +418,7 @@ func (r *Recorder) probe() (err error) {
 
 // file stores the records of open calls as they change.
 func (r *Recorder) file(done <-chan struct{}) {
-	retry := time.NewTicker(time.Second)
+	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
 		select {
@@ -375,14 +429,11 @@ func (r *Recorder) file(done <-chan struct{}) {
 		}
 		r.mu.Lock()
 		calls := slices.Clone(r.active)
-		for _, j := range slices.Concat(r.jobs, r.deferred) {
-			if j.live != nil {
-				calls = append(calls, j.live)
-			}
-		}
 		r.mu.Unlock()
 		for _, c := range calls {
-			c.file()
+			if !c.file() {
+				retry.Reset(time.Second)
+			}
 		}
 	}
 }

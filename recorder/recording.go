@@ -2,7 +2,7 @@ package recorder
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -29,11 +29,10 @@ type Recording struct {
 	held  bool
 	end   int64 // -1 while it goes on
 
-	// filing is held while the record is stored: not by an older state than the
-	// final one. It guards stored and final.
+	// filing is held while the record is stored, so that no older state
+	// overtakes the final one. It guards stored.
 	filing sync.Mutex
 	stored ordinance.Day // where the record lies
-	final  bool
 
 	// The rest is the writer's until the recording has ended.
 	w       blockWriter
@@ -96,12 +95,25 @@ func (c *Recording) Update(rec store.CallRecord) {
 		c.set(rec)
 	}
 	c.mu.Unlock()
-	c.recorder.tell()
+	wake(c.recorder.word)
 }
 
 func (c *Recording) set(rec store.CallRecord) {
-	rec.Day, rec.Recording = c.day, c.rec.Recording
-	c.rec, c.dirty = rec, true
+	rec.ID, rec.Day, rec.Recording = c.id, c.day, c.rec.Recording
+	c.rec, c.dirty = own(rec), true
+}
+
+// own returns a record that shares nothing with the call's, which goes on
+// changing.
+func own(rec store.CallRecord) store.CallRecord {
+	rec.Rings = slices.Clone(rec.Rings)
+	rec.Segments = slices.Clone(rec.Segments)
+	rec.Holds = slices.Clone(rec.Holds)
+	if a := rec.Announcement; a != nil {
+		played := *a
+		rec.Announcement = &played
+	}
+	return rec
 }
 
 // Finish ends the recording: the file ends at the given instant. Rendering
@@ -115,10 +127,13 @@ func (c *Recording) Finish(rec store.CallRecord, at time.Time) {
 			h.to = max(c.end, h.from)
 		}
 		c.marks = append(c.marks, mark{itemEnd, c.end})
+		if rec.Cause == "" { // or it would stay an open call
+			rec.Cause = store.CauseInternal
+		}
 		c.set(rec)
 	}
 	c.mu.Unlock()
-	c.recorder.tell()
+	wake(c.recorder.word)
 }
 
 // drain brings everything that has arrived into the journal. It reports true
@@ -157,6 +172,9 @@ func (c *Recording) drain() (ended bool) {
 	for _, m := range c.pending {
 		c.w.mark(m.kind, m.at)
 	}
+	if ended {
+		c.tellRecord() // how the call ended, should there be no time to commit it
+	}
 	told := c.tally()
 	if told != c.told {
 		c.w.dropped(told, c.fails)
@@ -169,9 +187,7 @@ func (c *Recording) drain() (ended bool) {
 		}
 	}
 	if ended {
-		if err := c.recorder.try(appending, c.journal.Close); err != nil {
-			c.err = fmt.Errorf("close journal: %w", err)
-		}
+		c.err = errors.Join(c.err, c.recorder.try(appending, c.journal.Close))
 	}
 	return ended
 }
@@ -184,10 +200,7 @@ func (c *Recording) create(ended bool) bool {
 	}
 	c.err = c.recorder.try(appending, func() (err error) {
 		c.journal, err = c.recorder.disk.create(c.day, c.id)
-		if err != nil {
-			return fmt.Errorf("create journal: %w", err)
-		}
-		return nil
+		return err
 	})
 	if c.err != nil {
 		c.journal = nil
@@ -218,6 +231,10 @@ func (c *Recording) lose() {
 // that the store does not have it yet when everything stops.
 func (c *Recording) begin() {
 	c.w.start(c.id, c.at)
+	c.tellRecord()
+}
+
+func (c *Recording) tellRecord() {
 	c.mu.Lock()
 	rec, err := json.Marshal(c.rec)
 	c.mu.Unlock()
@@ -229,12 +246,7 @@ func (c *Recording) begin() {
 // append writes the block and begins the next. What the disk refuses is lost
 // and counted; the next block is tried again.
 func (c *Recording) append() bool {
-	c.err = c.recorder.try(appending, func() error {
-		if err := c.journal.Append(c.w.buf); err != nil {
-			return fmt.Errorf("append to journal: %w", err)
-		}
-		return nil
-	})
+	c.err = c.recorder.try(appending, func() error { return c.journal.Append(c.w.buf) })
 	if c.err != nil {
 		c.fails++
 		for side, n := range c.w.packets {
@@ -270,37 +282,46 @@ func (c *Recording) tally() [2]uint64 {
 	return n
 }
 
-// file stores the record if it has changed. A failure is tried again.
-func (c *Recording) file() {
+// file stores the record if it has changed and the call goes on. How it ended
+// is stored with the outcome (finish): until then it counts as open, so that
+// after a crash it is found. It reports false if it has to be tried again.
+func (c *Recording) file() bool {
 	c.filing.Lock()
 	defer c.filing.Unlock()
 	c.mu.Lock()
-	rec, dirty := c.rec, c.dirty
+	rec, due := c.rec, c.dirty && c.end < 0
 	c.dirty = false
 	c.mu.Unlock()
-	if !dirty || c.final {
-		return
+	if !due {
+		return true
 	}
-	rec.Holds = slices.Clone(rec.Holds)
 	if err := c.recorder.try(filing, func() error { return c.put(rec) }); err != nil {
 		c.mu.Lock()
 		c.dirty = true
 		c.mu.Unlock()
+		return false
 	}
+	return true
 }
 
 // put stores rec, at the place of the state before. filing is held.
 func (c *Recording) put(rec store.CallRecord) error {
-	s := c.recorder.cfg.Store
-	if !c.stored.IsZero() && c.stored != c.day {
-		if err := s.MoveCall(rec, c.stored); err != nil {
-			return fmt.Errorf("move record of call %v to %v: %w", c.id, c.day, err)
-		}
-		c.stored = c.day
+	if err := c.settle(rec); err != nil {
+		return err
+	}
+	return c.recorder.cfg.Store.PutCall(rec)
+}
+
+// settle sees to it that the record is nowhere but on the recording's day. It
+// is left open. filing is held.
+func (c *Recording) settle(rec store.CallRecord) error {
+	if c.stored.IsZero() || c.stored == c.day {
 		return nil
 	}
-	if err := s.PutCall(rec); err != nil {
-		return fmt.Errorf("store record of call %v: %w", c.id, err)
+	rec.Cause = ""
+	if err := c.recorder.cfg.Store.MoveCall(rec, c.stored); err != nil {
+		return err
 	}
+	c.stored = c.day
 	return nil
 }

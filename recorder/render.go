@@ -183,7 +183,7 @@ func newMixer(w io.Writer, o *outline) *mixer {
 	m := &mixer{w: w, total: clampOffset(o.length()) / sampleMicros}
 	m.columns = min(peakColumns, m.total)
 	for side := range m.tracks {
-		m.tracks[side] = newTrack()
+		m.tracks[side] = newTrack(m.total)
 		m.samples[side] = make([]int16, chunkSamples)
 		m.peaks[side] = make([]byte, m.columns)
 	}

@@ -392,6 +392,25 @@ func TestAnyOrderWithinWindowGivesSameFile(t *testing.T) {
 	}
 }
 
+// A packet that comes seconds late still fills the silence that waits for it,
+// and only that.
+func TestVeryLatePacketFillsItsGap(t *testing.T) {
+	in := noise(500, rand.New(rand.NewPCG(5, 5)))
+	want := play(t, recordTape([2][]packetAt{in, nil}, nil, 10*second))
+	late := in[200]
+	late.at += 3 * second
+	again := in[210] // a copy
+	again.at += 3 * second
+	out := slices.Insert(slices.Delete(slices.Clone(in), 200, 201), 350, late, again)
+	got := play(t, recordTape([2][]packetAt{out, nil}, nil, 10*second))
+	if !bytes.Equal(got.wav, want.wav) {
+		t.Error("the file differs")
+	}
+	if n := got.counts; n.Reordered[0] != 1 || n.Duplicate[0] != 1 || n.Lost[0] != 0 || n.Packets[0] != 500 {
+		t.Errorf("counts %+v", n)
+	}
+}
+
 // go-audio/wav reads the file as we meant it.
 func TestFileReadByGoAudio(t *testing.T) {
 	in := phoneA().talk(0, 3*second)

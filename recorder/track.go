@@ -35,20 +35,25 @@ const unsaid = -1 << 15
 const trackSamples = 1 << 17
 
 // track is the part of one lane that can still change: samples from the
-// render's floor on, in a ring.
+// render's floor on, in a ring. Its length is a power of two.
 type track struct {
 	ring []int16
 }
 
-func newTrack() track {
-	t := track{make([]int16, trackSamples)}
+// newTrack makes the track of a recording of total samples.
+func newTrack(total int64) track {
+	n := int64(1)
+	for n < total && n < trackSamples {
+		n *= 2
+	}
+	t := track{make([]int16, n)}
 	for i := range t.ring {
 		t.ring[i] = unsaid
 	}
 	return t
 }
 
-func (t *track) at(pos int64) *int16 { return &t.ring[pos&(trackSamples-1)] }
+func (t *track) at(pos int64) *int16 { return &t.ring[pos&int64(len(t.ring)-1)] }
 
 // put decodes payload to pos and after, within [floor, ceiling), a span not
 // longer than the ring. It overwrites unless gaps is set: then only samples
@@ -70,7 +75,7 @@ func (t *track) put(pos, floor, ceiling int64, payload []byte, table *[256]int16
 		return
 	}
 	for len(payload) > 0 {
-		ring := t.ring[pos&(trackSamples-1):]
+		ring := t.ring[pos&int64(len(t.ring)-1):]
 		n := min(len(ring), len(payload))
 		ring = ring[:n]
 		for i, b := range payload[:n] {
@@ -84,7 +89,7 @@ func (t *track) put(pos, floor, ceiling int64, payload []byte, table *[256]int16
 // take moves samples from pos on into out; what nothing has told is silence.
 func (t *track) take(pos int64, out []int16) {
 	for len(out) > 0 {
-		ring := t.ring[pos&(trackSamples-1):]
+		ring := t.ring[pos&int64(len(t.ring)-1):]
 		n := min(len(ring), len(out))
 		for i, s := range ring[:n] {
 			if s == unsaid {

@@ -8,362 +8,419 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"centralka/ordinance"
 )
 
-// PutCall writes a call's record into its day and returns when it is durable.
-// Of two records of one call the one with the higher Revision stays, whatever
-// order they come in.
+// Buckets of a day.db. The keys of the indexes end in the call's beginning (8
+// bytes) and id; by-number and by-agent keys begin with length and text.
+var (
+	bucketCalls     = []byte("calls")     // id -> CallRecord
+	bucketTime      = []byte("time")      // all calls
+	bucketNumber    = []byte("number")    // by the citizen's number
+	bucketAgent     = []byte("agent")     // by extension
+	bucketOpen      = []byte("open")      // calls without a cause
+	bucketIncidents = []byte("incidents") // recording failed or degraded (S1.3-j)
+	bucketMoved     = []byte("moved")     // id -> day that the record has yet to leave
+	bucketTotals    = []byte("totals")    // "cause/"+cause, "recordings", "bytes" -> count
+	dayBuckets      = [][]byte{bucketCalls, bucketTime, bucketNumber, bucketAgent, bucketOpen,
+		bucketIncidents, bucketMoved, bucketTotals}
+)
+
+// PutCall stores the record of a call, new or as it is now, under rec.Day and
+// rec.ID, and returns when that is durable. Of two states of a call the one of
+// the higher Revision stays, and an ended one is never opened again, whatever
+// order they come in; a state from before MoveCall changes nothing. A recording
+// that was committed for the call stays in the record, whatever rec.Recording
+// says.
 func (s *Store) PutCall(rec CallRecord) error {
-	if rec.ID.IsZero() {
-		return errors.New("put call: it has no id")
-	}
 	s.mu.Lock()
-	now, moved := s.moved[rec.ID]
+	day, moved := s.moved[rec.ID]
 	s.mu.Unlock()
-	if moved && now != rec.Day {
-		return nil // an older state of a call that has moved on to another day
+	if moved && day != rec.Day {
+		return nil
 	}
-	o, release, err := s.useDay(rec.Day, true)
+	return s.putCall(rec, func(tx *bbolt.Tx, rec CallRecord) error {
+		old, err := getCall(tx, rec.ID)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err == nil && (old.Revision > rec.Revision || old.Cause != "" && rec.Cause == "") {
+			return nil
+		}
+		if old.Recording.SHA256 != "" {
+			rec.Recording = old.Recording
+		}
+		return storeCall(tx, rec)
+	})
+}
+
+// putCall does put in the day's next transaction.
+func (s *Store) putCall(rec CallRecord, put func(*bbolt.Tx, CallRecord) error) error {
+	rec, err := checked(rec)
+	if err == nil {
+		var p *partition
+		if p, err = s.acquire(rec.Day, true); err == nil {
+			defer s.yield(p)
+			err = p.update(func(tx *bbolt.Tx) error {
+				if err := s.unsettle(rec); err != nil {
+					return err
+				}
+				return put(tx, rec)
+			})
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("put call %v: %w", rec.ID, err)
-	}
-	defer release()
-	if err := o.update(func(tx *bolt.Tx) error { return putCall(tx, rec) }); err != nil {
-		return fmt.Errorf("put call %v: %w", rec.ID, err)
+		return fmt.Errorf("put call %v of %v: %w", rec.ID, rec.Day, err)
 	}
 	return nil
 }
 
-// MoveCall takes a call from the day of its INVITE to rec.Day, on which its
-// recording began. It is written there first, so a crash in between leaves it
-// twice; OpenCalls then drops the older one.
-func (s *Store) MoveCall(rec CallRecord, from ordinance.Day) error {
-	s.mu.Lock()
-	s.moved[rec.ID] = rec.Day
-	s.mu.Unlock()
-	if err := s.PutCall(rec); err != nil {
-		return err
+// unsettle makes sure that a later start looks for the open call. It runs in
+// the day's transaction, as settle does, so one of them sees the other.
+func (s *Store) unsettle(rec CallRecord) error {
+	if line, _ := s.line(rec.Day); !line.Settled || rec.Cause != "" {
+		return nil
 	}
-	return s.removeCall(from, rec.ID)
+	return s.changeLine(rec.Day, func(l *retentionLine) { l.Settled = false })
 }
 
-// removeCall takes a moved call off its old day. That day is dropped before the
-// new one, so the bytes in its freed pages go first.
-func (s *Store) removeCall(d ordinance.Day, id ID) error {
-	o, release, err := s.useDay(d, false)
+// checked refuses a record without identity and brings its times to UTC.
+func checked(rec CallRecord) (CallRecord, error) {
+	if rec.ID.IsZero() || rec.Day.IsZero() || rec.Began.IsZero() {
+		return rec, errors.New("record lacks id, day or beginning")
+	}
+	for _, t := range []*time.Time{&rec.Began, &rec.Queued, &rec.Answered, &rec.Ended, &rec.Recording.Began} {
+		*t = utc(*t)
+	}
+	rec.Rings = slices.Clone(rec.Rings)
+	for i := range rec.Rings {
+		rec.Rings[i].From, rec.Rings[i].To = utc(rec.Rings[i].From), utc(rec.Rings[i].To)
+	}
+	rec.Segments = slices.Clone(rec.Segments)
+	for i := range rec.Segments {
+		rec.Segments[i].From, rec.Segments[i].To = utc(rec.Segments[i].From), utc(rec.Segments[i].To)
+	}
+	rec.Holds = slices.Clone(rec.Holds)
+	for i := range rec.Holds {
+		rec.Holds[i].From, rec.Holds[i].To = utc(rec.Holds[i].From), utc(rec.Holds[i].To)
+	}
+	if rec.Announcement != nil {
+		a := *rec.Announcement
+		a.Started, a.Ended = utc(a.Started), utc(a.Ended)
+		rec.Announcement = &a
+	}
+	return rec, nil
+}
+
+// MoveCall stores rec under rec.Day and takes it out of the day from: for a
+// call whose recording begins after the midnight that followed its INVITE.
+//
+// The new day's transaction comes first and notes where the record has still
+// to leave; a crash in between leaves it in both days, and Open, which finds
+// the note, takes it out of the old one. So the record is never in neither.
+func (s *Store) MoveCall(rec CallRecord, from ordinance.Day) error {
+	if rec.Day == from {
+		return s.PutCall(rec)
+	}
+	s.mu.Lock()
+	before, moved := s.moved[rec.ID]
+	s.moved[rec.ID] = rec.Day // bars late states before the record can be seen
+	s.mu.Unlock()
+	err := s.putCall(rec, func(tx *bbolt.Tx, rec CallRecord) error {
+		if err := tx.Bucket(bucketMoved).Put(rec.ID[:], []byte(from.String())); err != nil {
+			return err
+		}
+		return storeCall(tx, rec)
+	})
+	if err != nil {
+		s.mu.Lock()
+		if s.moved[rec.ID] = before; !moved {
+			delete(s.moved, rec.ID)
+		}
+		s.mu.Unlock()
+		return err
+	}
+	return s.finishMove(rec.ID, from, rec.Day)
+}
+
+func (s *Store) finishMove(id ID, from, to ordinance.Day) error {
+	err := s.change(from, func(tx *bbolt.Tx) error { return deleteCall(tx, id) })
+	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrGone) {
+		err = s.change(to, func(tx *bbolt.Tx) error { return tx.Bucket(bucketMoved).Delete(id[:]) })
+	}
+	if err != nil {
+		return fmt.Errorf("move call %v from %v to %v: %w", id, from, to, err)
+	}
+	return nil
+}
+
+func (s *Store) finishMoves(day ordinance.Day) error {
+	moved := make(map[ID]ordinance.Day)
+	err := s.look(day, func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketMoved).ForEach(func(k, v []byte) error {
+			from, err := ordinance.ParseDay(string(v))
+			if err != nil || len(k) != len(ID{}) {
+				return fmt.Errorf("note of a moved call %x: %q", k, v)
+			}
+			moved[ID(k)] = from
+			return nil
+		})
+	})
+	for id, from := range moved {
+		err = errors.Join(err, s.finishMove(id, from, day))
+	}
+	return err
+}
+
+// change does do in a transaction of a day that exists.
+func (s *Store) change(day ordinance.Day, do func(*bbolt.Tx) error) error {
+	p, err := s.acquire(day, false)
+	if err != nil {
+		return err
+	}
+	defer s.yield(p)
+	return p.update(do)
+}
+
+// look does do in a reading transaction of a day that exists.
+func (s *Store) look(day ordinance.Day, do func(*bbolt.Tx) error) error {
+	p, err := s.acquire(day, false)
+	if err != nil {
+		return err
+	}
+	defer s.yield(p)
+	return p.view(do)
+}
+
+// Call returns the record of a call of which the day is known.
+func (s *Store) Call(day ordinance.Day, id ID) (rec CallRecord, err error) {
+	err = s.look(day, func(tx *bbolt.Tx) error {
+		rec, err = getCall(tx, id)
+		return err
+	})
+	if err != nil {
+		return CallRecord{}, fmt.Errorf("call %v of %v: %w", id, day, err)
+	}
+	return rec, nil
+}
+
+// Find returns the record of a call of any day, looking at the newest first.
+func (s *Store) Find(id ID) (CallRecord, error) {
+	var errs []error
+	for _, day := range slices.Backward(s.keptDays(ordinance.Day{}, ordinance.Day{})) {
+		rec, err := s.Call(day, id)
+		if err == nil {
+			return rec, nil
+		}
+		if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrGone) {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return CallRecord{}, errors.Join(errs...)
+	}
+	return CallRecord{}, fmt.Errorf("call %v: %w", id, ErrNotFound)
+}
+
+// OpenCalls returns the calls that have no cause yet: after a start, those
+// that the last run left.
+func (s *Store) OpenCalls() ([]CallRecord, error) {
+	var open []CallRecord
+	for _, line := range s.keptLines() {
+		if !line.Made || line.Settled {
+			continue
+		}
+		for rec, err := range s.scan([]ordinance.Day{line.Day}, bucketOpen, nil) {
+			if err != nil {
+				return nil, fmt.Errorf("open calls: %w", err)
+			}
+			open = append(open, rec)
+		}
+	}
+	return open, nil
+}
+
+// CallsByDay yields the calls of the days from..to in the order of days and,
+// in each, of their beginnings. A zero day leaves that end open. An error is
+// yielded in place of what could not be read; the rest follows.
+func (s *Store) CallsByDay(from, to ordinance.Day) iter.Seq2[CallRecord, error] {
+	return s.scan(s.keptDays(from, to), bucketTime, nil)
+}
+
+// CallsByNumber yields the calls of a citizen's number: of the caller, if the
+// call came in and the number was not withheld, of the called, if it went out.
+// Order and errors are those of CallsByDay.
+func (s *Store) CallsByNumber(n ordinance.Number, from, to ordinance.Day) iter.Seq2[CallRecord, error] {
+	return s.scan(s.keptDays(from, to), bucketNumber, indexPrefix(n.E164()))
+}
+
+// CallsByAgent yields the calls that a phone answered or placed. Order and
+// errors are those of CallsByDay.
+func (s *Store) CallsByAgent(ext string, from, to ordinance.Day) iter.Seq2[CallRecord, error] {
+	return s.scan(s.keptDays(from, to), bucketAgent, indexPrefix(ext))
+}
+
+// Incidents yields the calls whose recording failed or is degraded (S1.3-j).
+// Order and errors are those of CallsByDay.
+func (s *Store) Incidents(from, to ordinance.Day) iter.Seq2[CallRecord, error] {
+	return s.scan(s.keptDays(from, to), bucketIncidents, nil)
+}
+
+// CountByCause counts a day's calls by the cause of their end; the empty Cause
+// stands for those that go on (S1.4-d).
+func (s *Store) CountByCause(day ordinance.Day) (map[Cause]int, error) {
+	t, err := s.totals(day)
+	if errors.Is(err, errNoDay) {
+		return map[Cause]int{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("count calls of %v: %w", day, err)
+	}
+	return t.causes, nil
+}
+
+// scanBatch is how many records one reading transaction copies. Between
+// transactions the consumer runs, for as long as it likes.
+const scanBatch = 128
+
+// scan yields the records that a bucket lists under keys with a prefix.
+func (s *Store) scan(days []ordinance.Day, bucket, prefix []byte) iter.Seq2[CallRecord, error] {
+	type found struct {
+		rec CallRecord
+		err error
+	}
+	return func(yield func(CallRecord, error) bool) {
+		var batch []found
+		for _, day := range days {
+			last := prefix
+			for more := true; more; {
+				batch, more = batch[:0], false
+				err := s.look(day, func(tx *bbolt.Tx) error {
+					c := tx.Bucket(bucket).Cursor()
+					k, _ := c.Seek(last)
+					if k != nil && len(last) > len(prefix) && bytes.Equal(k, last) {
+						k, _ = c.Next()
+					}
+					for ; k != nil && bytes.HasPrefix(k, prefix) && len(k) > len(ID{}); k, _ = c.Next() {
+						if len(batch) == scanBatch {
+							more = true
+							break
+						}
+						rec, err := getCall(tx, ID(k[len(k)-len(ID{}):]))
+						batch = append(batch, found{rec, err})
+						last = append(last[:0:0], k...)
+					}
+					return nil
+				})
+				for _, f := range batch {
+					if !yield(f.rec, f.err) {
+						return
+					}
+				}
+				if err != nil && !errors.Is(err, ErrGone) && !yield(CallRecord{}, fmt.Errorf("calls of %v: %w", day, err)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func getCall(tx *bbolt.Tx, id ID) (rec CallRecord, err error) {
+	text := tx.Bucket(bucketCalls).Get(id[:])
+	if text == nil {
+		return rec, ErrNotFound
+	}
+	if err := json.Unmarshal(text, &rec); err != nil {
+		return CallRecord{}, fmt.Errorf("record of call %v: %w", id, err)
+	}
+	return rec, nil
+}
+
+// storeCall puts a record in place of the one with its id and brings indexes
+// and totals up to date.
+func storeCall(tx *bbolt.Tx, rec CallRecord) error {
+	if err := deleteCall(tx, rec.ID); err != nil {
+		return err
+	}
+	if err := putJSON(tx.Bucket(bucketCalls), rec.ID[:], rec); err != nil {
+		return err
+	}
+	for _, e := range indexEntries(&rec) {
+		if err := tx.Bucket(e.bucket).Put(e.key, nil); err != nil {
+			return err
+		}
+	}
+	return addTotals(tx, &rec, +1)
+}
+
+// deleteCall takes a record out if it is there. Its bytes stay in free pages
+// until the day goes.
+func deleteCall(tx *bbolt.Tx, id ID) error {
+	old, err := getCall(tx, id)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer release()
-	return o.update(func(tx *bolt.Tx) error {
-		old, err := getCall(tx, id)
-		if errors.Is(err, ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := unindex(tx, old); err != nil {
-			return err
-		}
-		return tx.Bucket(bucketCalls).Delete(id[:])
-	})
-}
-
-func getCall(tx *bolt.Tx, id ID) (CallRecord, error) {
-	v := tx.Bucket(bucketCalls).Get(id[:])
-	if v == nil {
-		return CallRecord{}, fmt.Errorf("call %v: %w", id, ErrNotFound)
-	}
-	var rec CallRecord
-	if err := json.Unmarshal(v, &rec); err != nil {
-		return CallRecord{}, fmt.Errorf("call %v: %w", id, err)
-	}
-	return rec, nil
-}
-
-func putCall(tx *bolt.Tx, rec CallRecord) error {
-	old, err := getCall(tx, rec.ID)
-	switch {
-	case errors.Is(err, ErrNotFound):
-	case err != nil:
-		return err
-	case old.Revision > rec.Revision, old.Cause != "" && rec.Cause == "":
-		return nil
-	default:
-		if err := unindex(tx, old); err != nil {
+	for _, e := range indexEntries(&old) {
+		if err := tx.Bucket(e.bucket).Delete(e.key); err != nil {
 			return err
 		}
 	}
-	v, err := json.Marshal(rec)
-	if err != nil {
+	if err := addTotals(tx, &old, -1); err != nil {
 		return err
 	}
-	if err := tx.Bucket(bucketCalls).Put(rec.ID[:], v); err != nil {
-		return err
-	}
-	for _, k := range indexKeys(rec) {
-		if err := tx.Bucket(k.bucket).Put(k.key, nil); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tx.Bucket(bucketCalls).Delete(id[:])
 }
 
-func unindex(tx *bolt.Tx, rec CallRecord) error {
-	for _, k := range indexKeys(rec) {
-		if err := tx.Bucket(k.bucket).Delete(k.key); err != nil {
-			return err
+type indexEntry struct{ bucket, key []byte }
+
+// indexEntries derives a record's places in the indexes from nothing but the
+// record, so that the old one's can be taken out.
+func indexEntries(rec *CallRecord) []indexEntry {
+	suffix := binary.BigEndian.AppendUint64(nil, uint64(rec.Began.UnixNano())^1<<63) // negative before positive
+	suffix = append(suffix, rec.ID[:]...)
+	list := []indexEntry{{bucketTime, suffix}}
+	under := func(bucket []byte, text string) {
+		if text != "" {
+			list = append(list, indexEntry{bucket, append(indexPrefix(text), suffix...)})
 		}
 	}
-	return nil
-}
-
-type indexKey struct{ bucket, key []byte }
-
-// indexKeys are all keys under which a record is found. Each ends with the
-// call's time and id.
-func indexKeys(rec CallRecord) []indexKey {
-	tail := binary.BigEndian.AppendUint64(nil, uint64(rec.Began.UnixNano()))
-	tail = append(tail, rec.ID[:]...)
-	keys := []indexKey{{bucketByTime, tail}}
-	if n := rec.Citizen(); n != "" {
-		keys = append(keys, indexKey{bucketByNumber, prefixed(n.E164(), tail)})
+	switch rec.Direction {
+	case Incoming:
+		under(bucketNumber, rec.Caller.Number.E164())
+	case Outgoing:
+		under(bucketNumber, rec.Called.E164())
 	}
-	for _, ext := range rec.Agents() {
-		keys = append(keys, indexKey{bucketByAgent, prefixed(ext, tail)})
+	agents := []string{rec.Extension}
+	for _, seg := range rec.Segments {
+		agents = append(agents, seg.Extension)
+	}
+	for _, ring := range rec.Rings {
+		if ring.Result == "answered" {
+			agents = append(agents, ring.Extension)
+		}
+	}
+	slices.Sort(agents)
+	for _, ext := range slices.Compact(agents) {
+		under(bucketAgent, ext)
 	}
 	if rec.Cause == "" {
-		keys = append(keys, indexKey{bucketOpen, rec.ID[:]})
+		list = append(list, indexEntry{bucketOpen, suffix})
 	}
 	if o := rec.Recording.Outcome; o == OutcomeFailed || o == OutcomeDegraded {
-		keys = append(keys, indexKey{bucketIncidents, tail})
+		list = append(list, indexEntry{bucketIncidents, suffix})
 	}
-	return keys
+	return list
 }
 
-func prefixed(s string, tail []byte) []byte {
-	return append(append([]byte(s), 0), tail...)
-}
-
-// Call returns one call's record.
-func (s *Store) Call(d ordinance.Day, id ID) (CallRecord, error) {
-	o, release, err := s.useDay(d, false)
-	if err != nil {
-		return CallRecord{}, err
-	}
-	defer release()
-	var rec CallRecord
-	err = o.db.View(func(tx *bolt.Tx) (err error) {
-		rec, err = getCall(tx, id)
-		return err
-	})
-	return rec, err
-}
-
-// Find looks a call up in every day, newest first.
-func (s *Store) Find(id ID) (CallRecord, error) {
-	days := s.Days()
-	slices.Reverse(days)
-	for _, d := range days {
-		rec, err := s.Call(d, id)
-		if !errors.Is(err, ErrNotFound) {
-			return rec, err
-		}
-	}
-	return CallRecord{}, fmt.Errorf("call %v: %w", id, ErrNotFound)
-}
-
-// Days lists the days that are kept, in order.
-func (s *Store) Days() []ordinance.Day {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]ordinance.Day, 0, len(s.listed))
-	for d := range s.listed {
-		out = append(out, d)
-	}
-	slices.SortFunc(out, ordinance.Day.Compare)
-	return out
-}
-
-// daysBetween lists the kept days of a range, both ends included; a zero Day is
-// no limit.
-func (s *Store) daysBetween(from, to ordinance.Day) []ordinance.Day {
-	return slices.DeleteFunc(s.Days(), func(d ordinance.Day) bool {
-		return !from.IsZero() && d.Compare(from) < 0 || !to.IsZero() && d.Compare(to) > 0
-	})
-}
-
-// CallsByDay yields the calls of the days from and to and between, in order of
-// time.
-func (s *Store) CallsByDay(from, to ordinance.Day) iter.Seq2[CallRecord, error] {
-	return s.scan(from, to, bucketByTime, nil)
-}
-
-// CallsByNumber yields the calls of a citizen's number.
-func (s *Store) CallsByNumber(n ordinance.Number, from, to ordinance.Day) iter.Seq2[CallRecord, error] {
-	return s.scan(from, to, bucketByNumber, prefixed(n.E164(), nil))
-}
-
-// CallsByAgent yields the calls that an extension placed or answered.
-func (s *Store) CallsByAgent(ext string, from, to ordinance.Day) iter.Seq2[CallRecord, error] {
-	return s.scan(from, to, bucketByAgent, prefixed(ext, nil))
-}
-
-// Incidents yields the calls whose recording failed or is degraded (S1.3-j).
-func (s *Store) Incidents(from, to ordinance.Day) iter.Seq2[CallRecord, error] {
-	return s.scan(from, to, bucketIncidents, nil)
-}
-
-// scanBatch is how many records one read transaction of a look-up copies: a
-// long one would keep bbolt from reusing pages.
-const scanBatch = 256
-
-func (s *Store) scan(from, to ordinance.Day, bucket, prefix []byte) iter.Seq2[CallRecord, error] {
-	return func(yield func(CallRecord, error) bool) {
-		for _, d := range s.daysBetween(from, to) {
-			after := prefix
-			for {
-				batch, last, err := s.scanDay(d, bucket, prefix, after)
-				if errors.Is(err, ErrNotFound) {
-					break
-				}
-				if err != nil {
-					yield(CallRecord{}, err)
-					return
-				}
-				for _, rec := range batch {
-					if !yield(rec, nil) {
-						return
-					}
-				}
-				if last == nil {
-					break
-				}
-				after = append(last, 0)
-			}
-		}
-	}
-}
-
-// scanDay copies up to scanBatch records with keys from after on; last is the
-// key to go on behind, nil at the end.
-func (s *Store) scanDay(d ordinance.Day, bucket, prefix, after []byte) (batch []CallRecord, last []byte, err error) {
-	o, release, err := s.useDay(d, false)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer release()
-	err = o.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucket).Cursor()
-		for k, _ := c.Seek(after); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-			rec, err := getCall(tx, ID(k[len(k)-16:]))
-			if err != nil {
-				return fmt.Errorf("day %v: index %s: %w", d, bucket, err)
-			}
-			batch = append(batch, rec)
-			if len(batch) == scanBatch {
-				last = bytes.Clone(k)
-				return nil
-			}
-		}
-		return nil
-	})
-	return batch, last, err
-}
-
-// OpenCalls lists the calls without a cause. Of one that a crash left in two
-// days (see MoveCall) the older copy is dropped.
-func (s *Store) OpenCalls() ([]CallRecord, error) {
-	newest := map[ID]CallRecord{}
-	for _, d := range s.Days() {
-		o, release, err := s.useDay(d, false)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		var found []CallRecord
-		err = o.db.View(func(tx *bolt.Tx) error {
-			return tx.Bucket(bucketOpen).ForEach(func(k, _ []byte) error {
-				rec, err := getCall(tx, ID(k))
-				if err != nil {
-					return err
-				}
-				found = append(found, rec)
-				return nil
-			})
-		})
-		release()
-		if err != nil {
-			return nil, fmt.Errorf("open calls of %v: %w", d, err)
-		}
-		for _, rec := range found {
-			newest[rec.ID] = rec
-			// The copy may also have been finished on the next day.
-			if next, err := s.Call(d.Next(1), rec.ID); err == nil {
-				if err := s.removeCall(d, rec.ID); err != nil {
-					return nil, err
-				}
-				delete(newest, rec.ID)
-				if next.Cause == "" {
-					newest[rec.ID] = next
-				}
-			}
-		}
-	}
-	out := make([]CallRecord, 0, len(newest))
-	for _, rec := range newest {
-		out = append(out, rec)
-	}
-	slices.SortFunc(out, func(a, b CallRecord) int { return a.Began.Compare(b.Began) })
-	return out, nil
-}
-
-// CountByCause counts a day's ended calls by cause; open ones count under "".
-func (s *Store) CountByCause(d ordinance.Day) (map[Cause]int, error) {
-	out := map[Cause]int{}
-	for rec, err := range s.CallsByDay(d, d) {
-		if err != nil {
-			return nil, err
-		}
-		out[rec.Cause]++
-	}
-	return out, nil
-}
-
-// Citizen is the number of the person that the call is with: the caller's, or
-// the dialled one of an outgoing call (S4.7-e). It is empty if the caller
-// withheld it, and for internal calls.
-func (r CallRecord) Citizen() ordinance.Number {
-	switch r.Direction {
-	case Incoming:
-		return r.Caller.Number
-	case Outgoing:
-		return r.Called
-	}
-	return ""
-}
-
-// Agents lists the extensions that placed the call or talked in it.
-func (r CallRecord) Agents() []string {
-	var out []string
-	add := func(ext string) {
-		if ext != "" && !slices.Contains(out, ext) {
-			out = append(out, ext)
-		}
-	}
-	add(r.Extension)
-	for _, s := range r.Segments {
-		add(s.Extension)
-	}
-	return out
+// indexPrefix is length and text: no text's entries fall among another's.
+func indexPrefix(text string) []byte {
+	text = text[:min(len(text), 255)]
+	return append([]byte{byte(len(text))}, text...)
 }

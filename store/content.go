@@ -2,404 +2,316 @@ package store
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
+	"hash"
 	"io"
-	"iter"
+	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
+	"path"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"centralka/ordinance"
 )
 
-// MaxBlock is the longest block of a journal, in bytes.
-const MaxBlock = 64 << 10
-
-const frameHeader = 8 // length and CRC-32C, both little-endian
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// Journal is a file that only grows, in self-contained blocks: what a call's
-// voice is kept in while the call goes on. Append and Close are for one
-// goroutine; SyncJournals may run beside them.
-type Journal struct {
-	s    *Store
-	day  ordinance.Day
-	id   ID
-	size int64 // up to the last good frame
-	torn bool  // bytes of a failed write may follow
-
-	mu sync.Mutex // guards f against Close while it is synced
-	f  *os.File
-}
-
-// CreateJournal makes the journal of a recording. The day's line and folder are
-// made first if they are not there.
-func (s *Store) CreateJournal(d ordinance.Day, id ID) (*Journal, error) {
-	if err := s.ensureDay(d); err != nil {
-		return nil, fmt.Errorf("create journal %v: %w", id, err)
-	}
-	path := s.journalPath(d, id)
-	f, err := s.files.create(path)
-	if err != nil {
-		return nil, fmt.Errorf("create journal %v: %w", id, err)
-	}
-	if err := s.syncDir(path); err != nil {
-		return nil, errors.Join(fmt.Errorf("create journal %v: %w", id, err), f.Close())
-	}
-	j := &Journal{s: s, day: d, id: id, f: f}
-	s.journals.Store(j, struct{}{})
-	return j, nil
-}
-
-// Append writes one block. After an error the journal is as it was before, and
-// Append may be tried again, when there is room on the disk for example.
-func (j *Journal) Append(block []byte) error {
-	if len(block) == 0 || len(block) > MaxBlock {
-		return fmt.Errorf("append to journal %v: block of %d bytes", j.id, len(block))
-	}
-	if j.torn {
-		if err := j.restore(); err != nil {
-			return fmt.Errorf("append to journal %v: %w", j.id, err)
-		}
-	}
-	frame := make([]byte, frameHeader, frameHeader+len(block))
-	binary.LittleEndian.PutUint32(frame, uint32(len(block)))
-	binary.LittleEndian.PutUint32(frame[4:], crc32.Checksum(block, castagnoli))
-	frame = append(frame, block...)
-	n, err := j.s.files.write(j.f, frame)
-	if err == nil && n < len(frame) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		j.torn = true
-		return errors.Join(fmt.Errorf("append to journal %v: %w", j.id, err), j.restore())
-	}
-	j.size += int64(len(frame))
-	return nil
-}
-
-// restore cuts off what a failed write has left.
-func (j *Journal) restore() error {
-	if err := j.f.Truncate(j.size); err != nil {
-		return err
-	}
-	if _, err := j.f.Seek(j.size, io.SeekStart); err != nil {
-		return err
-	}
-	j.torn = false
-	return nil
-}
-
-// Close makes the journal durable and closes it.
-func (j *Journal) Close() error {
-	j.s.journals.Delete(j)
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.f == nil {
-		return nil
-	}
-	err := errors.Join(j.s.files.sync(j.f), j.f.Close())
-	j.f = nil
-	if err != nil {
-		return fmt.Errorf("close journal %v: %w", j.id, err)
-	}
-	return nil
-}
-
-// SyncJournals makes durable what all open journals hold: one syncfs for all of
-// them where the system has it, since they share a file system.
-func (s *Store) SyncJournals() error {
-	var errs []error
-	s.journals.Range(func(k, _ any) bool {
-		j := k.(*Journal)
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		if j.f == nil {
-			return true
-		}
-		whole, err := s.syncAll(j.f)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("sync journals: %w", err))
-		}
-		return !whole
-	})
-	return errors.Join(errs...)
-}
-
-// JournalRef names a journal on the disk.
-type JournalRef struct {
-	Day ordinance.Day
-	ID  ID
-}
-
-// Journals lists the journals of all days.
-func (s *Store) Journals() ([]JournalRef, error) {
-	var out []JournalRef
-	for _, d := range s.Days() {
-		entries, err := os.ReadDir(filepath.Join(s.dayDir(d), "journals"))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list journals: %w", err)
-		}
-		for _, e := range entries {
-			name, ok := strings.CutSuffix(e.Name(), ".jnl")
-			id, err := ParseID(name)
-			if !ok || err != nil {
-				continue // reported by Verify
-			}
-			out = append(out, JournalRef{d, id})
-		}
-	}
-	return out, nil
-}
-
-// TornError ends the reading of a journal that a crash, or a full disk, cut
-// off: so many bytes after the last good block are not readable.
-type TornError struct{ Bytes int64 }
-
-func (e *TornError) Error() string {
-	return fmt.Sprintf("journal is torn: its last %d bytes are not a whole block", e.Bytes)
-}
-
-// ReadJournal yields the blocks of a journal in order. A block is valid until
-// the next one. It stops at the first that is not whole, with a *TornError.
-func (s *Store) ReadJournal(d ordinance.Day, id ID) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
-		f, err := os.Open(s.journalPath(d, id))
-		if errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("journal %v: %w", id, ErrNotFound)
-		}
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		defer f.Close() // it was only read
-		st, err := f.Stat()
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		buf := make([]byte, MaxBlock)
-		var at int64
-		for at < st.Size() {
-			var h [frameHeader]byte
-			torn := &TornError{st.Size() - at}
-			if _, err := io.ReadFull(f, h[:]); err != nil {
-				yield(nil, unlessEOF(err, torn))
-				return
-			}
-			n := binary.LittleEndian.Uint32(h[:])
-			if n == 0 || n > MaxBlock {
-				yield(nil, torn)
-				return
-			}
-			if _, err := io.ReadFull(f, buf[:n]); err != nil {
-				yield(nil, unlessEOF(err, torn))
-				return
-			}
-			if crc32.Checksum(buf[:n], castagnoli) != binary.LittleEndian.Uint32(h[4:]) {
-				yield(nil, torn)
-				return
-			}
-			at += frameHeader + int64(n)
-			if !yield(buf[:n], nil) {
-				return
-			}
-		}
-	}
-}
-
-func unlessEOF(err error, torn *TornError) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return torn
-	}
-	return err
-}
-
-// DropJournal removes the journal of a call that is over and has no recording:
-// recovery found nothing in it, or the call was committed already.
-func (s *Store) DropJournal(d ordinance.Day, id ID) error {
-	rec, err := s.Call(d, id)
-	if err != nil {
-		return fmt.Errorf("drop journal: %w", err)
-	}
-	if rec.Cause == "" {
-		return fmt.Errorf("drop journal %v: the call is not over", id)
-	}
-	return s.removeJournal(d, id)
-}
-
-func (s *Store) removeJournal(d ordinance.Day, id ID) error {
-	path := s.journalPath(d, id)
-	if err := s.files.remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove journal %v: %w", id, err)
-	}
-	return nil
-}
-
-// Quarantine sets a journal aside that cannot be read, in the folder of its
-// day, with which it goes. Nothing is deleted.
-func (s *Store) Quarantine(d ordinance.Day, id ID) error {
-	from := s.journalPath(d, id)
-	to := filepath.Join(s.dayDir(d), "quarantine", filepath.Base(from))
-	if err := s.files.rename(from, to); err != nil {
-		return fmt.Errorf("quarantine journal %v: %w", id, err)
-	}
-	return errors.Join(s.syncDir(from), s.syncDir(to))
-}
-
-// File is what PutFile made.
+// File is what PutFile wrote.
 type File struct {
 	Size   int64
-	SHA256 string
+	SHA256 string // hexadecimal
 }
 
-// PutFile writes a recording: what write writes becomes the file, whole or not
-// at all. It is hashed as it is written. A file of the same id is replaced:
-// rendering again after a crash is harmless.
-func (s *Store) PutFile(d ordinance.Day, id ID, write func(io.Writer) error) (File, error) {
-	fail := func(err error) (File, error) { return File{}, fmt.Errorf("put recording %v: %w", id, err) }
-	if err := s.ensureDay(d); err != nil {
-		return fail(err)
-	}
-	tmp := filepath.Join(s.dayDir(d), "tmp", id.String()+".wav")
-	if err := s.files.remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fail(err)
-	}
-	f, err := s.files.create(tmp)
+// PutFile stores the recording that write writes, in place of one with the
+// same id. It is there as a whole and durable when PutFile returns nil; after
+// an error it is there as a whole or not at all, and no temporary file is.
+// Errors of write come back wrapped.
+//
+// Order: the bytes are on disk before the name is, and the name before we say
+// so. A crash before the rename leaves a temporary file, which Open removes;
+// one after it leaves a recording that no record speaks of, which the render
+// of the same journal will write again. So the record follows
+// (CommitRecording) and the journal goes last.
+func (s *Store) PutFile(day ordinance.Day, id ID, write func(io.Writer) error) (File, error) {
+	file, err := s.putFile(day, id, write)
 	if err != nil {
-		return fail(err)
+		return File{}, fmt.Errorf("put recording %v of %v: %w", id, day, err)
 	}
-	h := sha256.New()
-	w := &fileWriter{s: s, f: f, hash: h.Write}
-	err = write(w)
-	if err == nil {
-		err = s.files.sync(f)
-	}
-	err = errors.Join(err, f.Close())
-	path := s.recordingPath(d, id)
-	if err == nil {
-		err = s.files.rename(tmp, path)
-	}
+	return file, nil
+}
+
+func (s *Store) putFile(day ordinance.Day, id ID, write func(io.Writer) error) (file File, err error) {
+	tmp := path.Join(dayDir(day), tmpDir, NewID().String())
+	f, err := s.createTemporary(day, tmp)
 	if err != nil {
-		if rerr := s.files.remove(tmp); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
-			err = errors.Join(err, rerr)
+		return File{}, err
+	}
+	open := true
+	defer func() {
+		if err != nil {
+			if open {
+				err = errors.Join(err, f.Close())
+			}
+			err = errors.Join(err, s.remove(tmp))
 		}
-		return fail(err)
+	}()
+	w := &hashedFile{files: &s.files, file: f, hash: sha256.New()}
+	// The day is not held while the caller's code runs: a sweep need not wait
+	// for it.
+	if err := write(w); err != nil {
+		return File{}, err
 	}
-	if err := s.syncDir(path); err != nil {
-		return fail(err)
+	if w.err != nil {
+		return File{}, w.err
 	}
-	return File{Size: w.size, SHA256: hex.EncodeToString(h.Sum(nil))}, nil
+	if err := s.files.fsync(f); err != nil {
+		return File{}, err
+	}
+	open = false
+	if err := f.Close(); err != nil {
+		return File{}, err
+	}
+	p, err := s.acquire(day, false)
+	if err != nil {
+		return File{}, err
+	}
+	defer s.yield(p)
+	if err := s.files.rename(s.root, tmp, recordingPath(day, id)); err != nil {
+		return File{}, err
+	}
+	if err := s.syncDir(path.Join(dayDir(day), recordingsDir)); err != nil {
+		return File{}, err
+	}
+	return File{Size: w.size, SHA256: hex.EncodeToString(w.hash.Sum(nil))}, nil
 }
 
-type fileWriter struct {
-	s    *Store
-	f    *os.File
-	hash func([]byte) (int, error)
-	size int64
+func (s *Store) createTemporary(day ordinance.Day, name string) (*os.File, error) {
+	p, err := s.acquire(day, true)
+	if err != nil {
+		return nil, err
+	}
+	defer s.yield(p)
+	return s.files.create(s.root, name)
 }
 
-func (w *fileWriter) Write(b []byte) (int, error) {
-	n, err := w.s.files.write(w.f, b)
+// hashedFile hashes what it writes. It remembers an error, so that a caller
+// that overlooks one does not get a shortened recording accepted.
+type hashedFile struct {
+	files *fileOps
+	file  *os.File
+	hash  hash.Hash
+	size  int64
+	err   error
+}
+
+func (w *hashedFile) Write(b []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.files.write(w.file, b, w.size)
 	if err == nil && n < len(b) {
 		err = io.ErrShortWrite
 	}
+	w.hash.Write(b[:n])
 	w.size += int64(n)
-	if _, herr := w.hash(b[:n]); herr != nil {
-		err = errors.Join(err, herr)
-	}
+	w.err = err
 	return n, err
 }
 
-// CommitRecording ends a recorded call: its record with the recording's outcome
-// becomes durable in one transaction, then its journal goes. A crash before the
-// transaction leaves journal and perhaps file: recovery renders again. One
-// after it leaves a journal whose call is committed: recovery commits again,
-// which changes nothing, and removes it.
-func (s *Store) CommitRecording(rec CallRecord) error {
-	if rec.Cause == "" || rec.Recording.Outcome == "" {
-		return fmt.Errorf("commit recording %v: the record has no cause or no outcome", rec.ID)
+// clearTemporary removes what PutFile had not finished when the last run
+// ended.
+func (s *Store) clearTemporary(day ordinance.Day) error {
+	dir := path.Join(dayDir(day), tmpDir)
+	entries, err := s.list(dir)
+	errs := []error{err}
+	for _, e := range entries {
+		errs = append(errs, s.remove(path.Join(dir, e.Name())))
 	}
-	o, release, err := s.useDay(rec.Day, true)
-	if err != nil {
-		return fmt.Errorf("commit recording %v: %w", rec.ID, err)
-	}
-	defer release()
-	if err := o.update(func(tx *bolt.Tx) error { return putCall(tx, rec) }); err != nil {
-		return fmt.Errorf("commit recording %v: %w", rec.ID, err)
-	}
-	return s.removeJournal(rec.Day, rec.ID)
+	return errors.Join(errs...)
 }
 
-// Content is a recording open for reading.
+// Content is a recording opened for reading. Once the day's term is over its
+// reads fail with ErrGone. The one who opened it closes it.
 type Content struct {
-	f    *os.File
-	size int64
+	store *Store
+	day   ordinance.Day
+	file  *os.File
+	size  int64
 }
 
-// OpenRecording opens the WAV of a call. It is available through the whole of
-// its last day, with no step in between (S6-b).
-func (s *Store) OpenRecording(d ordinance.Day, id ID) (*Content, error) {
+// OpenRecording opens a finished recording.
+func (s *Store) OpenRecording(day ordinance.Day, id ID) (*Content, error) {
+	f, size, err := s.openContent(day, recordingPath(day, id))
+	if err != nil {
+		return nil, fmt.Errorf("open recording %v of %v: %w", id, day, err)
+	}
+	return &Content{store: s, day: day, file: f, size: size}, nil
+}
+
+func (s *Store) openContent(day ordinance.Day, name string) (*os.File, int64, error) {
+	if err := s.mayRead(day); err != nil {
+		return nil, 0, err
+	}
+	f, err := s.root.Open(name)
+	if notExist(err) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+func (s *Store) mayRead(day ordinance.Day) error {
 	s.mu.Lock()
-	listed := s.listed[d]
-	s.mu.Unlock()
-	if !listed {
-		return nil, fmt.Errorf("recording %v: %w", id, ErrNotFound)
+	defer s.mu.Unlock()
+	line, listed := s.lines[day]
+	switch {
+	case s.closed:
+		return ErrClosed
+	case !listed:
+		return errNoDay
+	case !s.usable(line):
+		return ErrGone
 	}
-	f, err := os.Open(s.recordingPath(d, id))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("recording %v: %w", id, ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open recording %v: %w", id, err)
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open recording %v: %w", id, err), f.Close())
-	}
-	return &Content{f, st.Size()}, nil
+	return nil
 }
 
-// ReadAt reads bytes of the WAV.
-func (c *Content) ReadAt(b []byte, off int64) (int, error) { return c.f.ReadAt(b, off) }
-
-// Size is the length of the WAV in bytes.
+// Size returns the length in bytes.
 func (c *Content) Size() int64 { return c.size }
 
-// Close closes it.
-func (c *Content) Close() error { return c.f.Close() }
+// ReadAt is io.ReaderAt.
+func (c *Content) ReadAt(b []byte, off int64) (int, error) {
+	if err := c.store.mayRead(c.day); err != nil {
+		return 0, err
+	}
+	return c.file.ReadAt(b, off)
+}
 
-// recordingsOn lists the ids of the recordings in a day's folder, and the names
-// of files there that are none.
-func (s *Store) recordingsOn(d ordinance.Day) (ids []ID, strange []string, err error) {
-	entries, err := os.ReadDir(filepath.Join(s.dayDir(d), "recordings"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil, nil
+// Close closes the file.
+func (c *Content) Close() error { return c.file.Close() }
+
+// CommitRecording stores the final record of a call together with what became
+// of its recording, in one transaction, and then removes the journal that the
+// recording was made from. The file must have been put, the journal closed.
+// Doing it again is harmless. If the record names no file (Recording.SHA256 is
+// empty) the journal stays, for there may be something in it yet: DropJournal
+// and Quarantine are for that.
+//
+// Order: file, record, journal. Whatever a crash leaves, either the journal is
+// there and the recording can be made again, or record and file are durable.
+// The removal itself is not synced: a journal that comes back after a loss of
+// power is rendered and committed once more.
+func (s *Store) CommitRecording(rec CallRecord) error {
+	if err := s.commitRecording(rec); err != nil {
+		return fmt.Errorf("commit recording %v of %v: %w", rec.ID, rec.Day, err)
+	}
+	return nil
+}
+
+func (s *Store) commitRecording(rec CallRecord) error {
+	if rec.Recording.Outcome == "" {
+		return errors.New("record has no outcome")
+	}
+	if s.journalOpen(rec.ID) {
+		return errors.New("its journal is still being written")
+	}
+	hasFile := rec.Recording.SHA256 != ""
+	if hasFile {
+		info, err := s.root.Lstat(recordingPath(rec.Day, rec.ID))
+		if err != nil {
+			return fmt.Errorf("look at its file: %w", err)
+		}
+		if info.Size() != rec.Recording.Size {
+			return fmt.Errorf("its file has %d bytes, the record says %d", info.Size(), rec.Recording.Size)
+		}
+	}
+	if err := s.putCall(rec, storeCall); err != nil {
+		return err
+	}
+	if !hasFile {
+		return nil
+	}
+	p, err := s.acquire(rec.Day, false)
+	if errors.Is(err, ErrGone) {
+		return nil // its day went with the journal
 	}
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".wav")
-		id, perr := ParseID(name)
-		if !ok || perr != nil {
-			strange = append(strange, e.Name())
-			continue
+	defer s.yield(p)
+	return s.dropJournal(rec.Day, rec.ID)
+}
+
+// Kind says what an id of the vault is a file or a record of.
+type Kind string
+
+const (
+	KindCall      Kind = "call"      // a record without a recording
+	KindRecording Kind = "recording" // a record with one, or a recording without record
+	KindJournal   Kind = "journal"
+	KindOther     Kind = "other" // anything else found in a day's folder
+)
+
+// Quarantine moves a journal or recording that cannot be used out of the way,
+// within its day: nothing is lost before the day's term.
+func (s *Store) Quarantine(day ordinance.Day, kind Kind, id ID) error {
+	if err := s.quarantine(day, kind, id); err != nil {
+		return fmt.Errorf("quarantine %s %v of %v: %w", kind, id, day, err)
+	}
+	return nil
+}
+
+func (s *Store) quarantine(day ordinance.Day, kind Kind, id ID) error {
+	var from string
+	switch kind {
+	case KindJournal:
+		from = journalPath(day, id)
+	case KindRecording:
+		from = recordingPath(day, id)
+	default:
+		return errors.New("only journals and recordings are files")
+	}
+	if kind == KindJournal && s.journalOpen(id) {
+		return errors.New("it is still being written")
+	}
+	p, err := s.acquire(day, false)
+	if err != nil {
+		return err
+	}
+	defer s.yield(p)
+	if kind == KindRecording {
+		var rec CallRecord
+		err := p.view(func(tx *bbolt.Tx) (err error) { rec, err = getCall(tx, id); return err })
+		if err == nil && rec.Recording.SHA256 != "" {
+			return errors.New("a record names it")
 		}
-		ids = append(ids, id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
 	}
-	slices.SortFunc(ids, func(a, b ID) int { return slices.Compare(a[:], b[:]) })
-	return ids, strange, nil
+	dir := path.Join(dayDir(day), quarantineDir)
+	to := path.Join(dir, path.Base(from))
+	for n := 1; ; n++ { // never over an earlier one
+		if _, err := s.root.Lstat(to); notExist(err) {
+			break
+		} else if err != nil {
+			return err
+		}
+		to = path.Join(dir, fmt.Sprintf("%d-%s", n, path.Base(from)))
+	}
+	if err := s.files.rename(s.root, from, to); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return ErrNotFound
+		}
+		return err
+	}
+	return errors.Join(s.syncDir(dir), s.syncDir(path.Dir(from)))
 }

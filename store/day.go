@@ -1,231 +1,357 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"path"
+	"runtime"
+	"time"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"centralka/ordinance"
 )
 
-// openDays is how many day databases stay open; further ones close as soon as
-// nobody uses them.
-const openDays = 8
-
-// day is an open day database. Its writer goroutine commits what waits in one
-// transaction: a hundred calls that end together cost one fsync, not a hundred.
-type day struct {
-	date ordinance.Day
-	db   *bolt.DB
-	jobs chan dayJob
+// ledger is one bbolt file and the one goroutine that writes to it. That
+// commits in groups: what all waiting callers want goes into one transaction
+// with one fsync. (bbolt's own Batch waits for its delay even when there is
+// nothing to wait for.)
+type ledger struct {
+	db   *bbolt.DB
+	jobs chan *ledgerJob
+	quit chan struct{}
 	done chan struct{}
-
-	// guarded by Store.mu
-	users int
-	used  uint64
 }
 
-type dayJob struct {
-	f    func(tx *bolt.Tx) error
-	done chan error
+type ledgerJob struct {
+	do   func(*bbolt.Tx) error
+	err  error
+	done chan struct{}
 }
 
-var (
-	bucketCalls     = []byte("calls")     // id -> CallRecord
-	bucketByTime    = []byte("by-time")   // began, id
-	bucketByNumber  = []byte("by-number") // number, 0, began, id
-	bucketByAgent   = []byte("by-agent")  // extension, 0, began, id
-	bucketOpen      = []byte("open")      // id: calls without a cause
-	bucketIncidents = []byte("incidents") // began, id: recordings failed or degraded
-	dayBuckets      = [][]byte{bucketCalls, bucketByTime, bucketByNumber, bucketByAgent, bucketOpen, bucketIncidents}
-)
+// maxGroup bounds a transaction.
+const maxGroup = 512
 
-// ensureDay lists the day in the retention index and then makes its folder. The
-// line is durable first: a folder that the sweep does not know would stay for
-// ever.
-func (s *Store) ensureDay(d ordinance.Day) error {
-	if d.IsZero() {
-		return errors.New("no day is given")
-	}
-	s.mu.Lock()
-	known := s.listed[d]
-	s.mu.Unlock()
-	dir := s.dayDir(d)
-	if !known {
-		line := dayLine{Day: d, LastDay: ordinance.LastDay(d), State: stateOpen}
-		err := s.main.Update(func(tx *bolt.Tx) error {
-			b := tx.Bucket(bucketRetention)
-			if v := b.Get([]byte(d.String())); v != nil {
-				var old dayLine
-				if err := json.Unmarshal(v, &old); err != nil {
-					return err
-				}
-				if old.State != stateOpen {
-					return ErrGone
-				}
-			}
-			v, err := json.Marshal(line)
-			if err != nil {
-				return err
-			}
-			return b.Put([]byte(d.String()), v)
-		})
-		if err != nil {
-			return fmt.Errorf("list day %v: %w", d, err)
-		}
-		s.mu.Lock()
-		s.listed[d] = true
-		s.mu.Unlock()
-	}
-	if _, err := os.Stat(filepath.Join(dir, "day.db")); err == nil {
-		return nil
-	}
-	for _, sub := range []string{"", "journals", "recordings", "tmp", "quarantine"} {
-		if err := s.files.mkdir(filepath.Join(dir, sub)); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("make folder of day %v: %w", d, err)
-		}
-	}
-	if err := s.syncDir(dir); err != nil {
-		return fmt.Errorf("make folder of day %v: %w", d, err)
-	}
-	return nil
-}
-
-// useDay opens a day for as long as release is not called. With create it is
-// made if it is not there; without, ErrNotFound is returned.
-func (s *Store) useDay(d ordinance.Day, create bool) (_ *day, release func(), err error) {
-	if create {
-		if err := s.ensureDay(d); err != nil {
-			return nil, nil, err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, nil, errors.New("the vault is closed")
-	}
-	o := s.days[d]
-	if o == nil {
-		if !s.listed[d] {
-			return nil, nil, fmt.Errorf("day %v: %w", d, ErrNotFound)
-		}
-		path := filepath.Join(s.dayDir(d), "day.db")
-		if !create {
-			if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-				return nil, nil, fmt.Errorf("day %v: %w", d, ErrNotFound)
-			}
-		}
-		if o, err = openDay(d, path); err != nil {
-			return nil, nil, err
-		}
-		s.days[d] = o
-	}
-	o.users++
-	s.using.Add(1)
-	s.tick++
-	o.used = s.tick
-	return o, func() { s.releaseDay(o) }, nil
-}
-
-// releaseDay lets go of a day and closes the ones unused for longest.
-func (s *Store) releaseDay(o *day) {
-	defer s.using.Done()
-	s.mu.Lock()
-	o.users--
-	var idle []*day
-	for len(s.days)-len(idle) > openDays {
-		var oldest *day
-		for _, d := range s.days {
-			if d.users == 0 && (oldest == nil || d.used < oldest.used) {
-				oldest = d
-			}
-		}
-		if oldest == nil {
-			break
-		}
-		delete(s.days, oldest.date)
-		// Closed under the mutex: the file must be free before it is opened again.
-		if err := oldest.close(); err != nil {
-			s.log.Error("day not closed", "day", oldest.date.String(), "err", err)
-		}
-	}
-	s.mu.Unlock()
-}
-
-func openDay(d ordinance.Day, path string) (*day, error) {
-	opt := boltOptions
-	db, err := bolt.Open(path, 0o600, &opt)
+func openLedger(root *os.Root, name string, buckets [][]byte) (*ledger, error) {
+	db, err := bbolt.Open(name, 0o600, ledgerOptions(root))
 	if err != nil {
-		return nil, fmt.Errorf("open day %v: %w", d, err)
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		for _, b := range dayBuckets {
-			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
-				return err
-			}
+	db.AllocSize = 256 << 10 // a day is small: do not grow it by bbolt's 16 MB
+	missing := false
+	err = db.View(func(tx *bbolt.Tx) error {
+		for _, b := range buckets {
+			missing = missing || tx.Bucket(b) == nil
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open day %v: %w", d, err), db.Close())
-	}
-	o := &day{date: d, db: db, jobs: make(chan dayJob, 64), done: make(chan struct{})}
-	go o.write()
-	return o, nil
-}
-
-func (o *day) close() error {
-	close(o.jobs)
-	<-o.done
-	if err := o.db.Close(); err != nil {
-		return fmt.Errorf("close day %v: %w", o.date, err)
-	}
-	return nil
-}
-
-// update runs f in the next transaction and returns when it is durable.
-func (o *day) update(f func(tx *bolt.Tx) error) error {
-	j := dayJob{f, make(chan error, 1)}
-	o.jobs <- j
-	return <-j.done
-}
-
-// write is the day's writer: the first job that waits, then all others that
-// have come meanwhile, in one transaction. If one of them fails they are run
-// one by one, so that the others do not suffer.
-func (o *day) write() {
-	defer close(o.done)
-	for j := range o.jobs {
-		batch := []dayJob{j}
-		for more := true; more && len(batch) < 256; {
-			select {
-			case k, ok := <-o.jobs:
-				if ok {
-					batch = append(batch, k)
-				}
-				more = ok
-			default:
-				more = false
-			}
-		}
-		err := o.db.Update(func(tx *bolt.Tx) error {
-			for _, b := range batch {
-				if err := b.f(tx); err != nil {
+	if err == nil && missing {
+		err = db.Update(func(tx *bbolt.Tx) error {
+			for _, b := range buckets {
+				if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		for _, b := range batch {
-			if err != nil && len(batch) > 1 {
-				b.done <- o.db.Update(b.f)
-			} else {
-				b.done <- err
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make tables of %s: %w", name, err), db.Close())
+	}
+	l := &ledger{db: db, jobs: make(chan *ledgerJob), quit: make(chan struct{}), done: make(chan struct{})}
+	go l.write()
+	return l, nil
+}
+
+// write is the goroutine; close ends it.
+func (l *ledger) write() {
+	defer close(l.done)
+	var group []*ledgerJob
+	for {
+		select {
+		case <-l.quit:
+			return
+		case j := <-l.jobs:
+			group = append(group[:0], j)
+		}
+		runtime.Gosched() // whoever the last commit woke may be about to come
+	collect:
+		for len(group) < maxGroup {
+			select {
+			case j := <-l.jobs: // unbuffered: whoever waits is taken
+				group = append(group, j)
+			default:
+				break collect
+			}
+		}
+		l.commit(group)
+		for _, j := range group {
+			close(j.done)
+		}
+		clear(group)
+	}
+}
+
+// commit does the group in one transaction. A job that fails by itself is left
+// out and the others are done again without it.
+func (l *ledger) commit(group []*ledgerJob) {
+	for {
+		var culprit *ledgerJob
+		err := l.db.Update(func(tx *bbolt.Tx) error {
+			for _, j := range group {
+				if j.err != nil {
+					continue
+				}
+				if err := j.do(tx); err != nil {
+					culprit = j
+					return err
+				}
+			}
+			return nil
+		})
+		if culprit != nil {
+			culprit.err = err
+			continue
+		}
+		for _, j := range group {
+			if j.err == nil {
+				j.err = err
+			}
+		}
+		return
+	}
+}
+
+// update does do in a transaction and returns when it is durable. do may be
+// called more than once and runs on the ledger's goroutine.
+func (l *ledger) update(do func(*bbolt.Tx) error) error {
+	j := &ledgerJob{do: do, done: make(chan struct{})}
+	select {
+	case l.jobs <- j:
+	case <-l.quit:
+		return ErrClosed
+	}
+	<-j.done
+	return j.err
+}
+
+func (l *ledger) view(do func(*bbolt.Tx) error) error { return l.db.View(do) }
+
+func (l *ledger) close() error {
+	close(l.quit)
+	<-l.done
+	return l.db.Close()
+}
+
+// partition is one open day. Its holders have called acquire and will call
+// yield; they hold it for an operation of their own, never while a caller's
+// code runs, so a sweep does not wait long.
+type partition struct {
+	*ledger
+	day     ordinance.Day
+	ready   chan struct{} // closed when ledger or err is set
+	err     error
+	refs    int    // guarded by Store.mu, like all below
+	used    uint64 // Store.clock at its last use
+	closing bool
+	drained chan struct{} // closed when the last holder of a closing partition is gone
+	closed  chan struct{}
+}
+
+var errNoDay = fmt.Errorf("nothing kept of that day: %w", ErrNotFound)
+
+// acquire opens a day. A day that the vault does not know is made if create is
+// set; else the error is an ErrNotFound.
+func (s *Store) acquire(day ordinance.Day, create bool) (*partition, error) {
+	for {
+		s.mu.Lock()
+		line, listed := s.lines[day]
+		var err error
+		switch {
+		case s.closed:
+			err = ErrClosed
+		case listed && !s.usable(line):
+			err = fmt.Errorf("day %v: %w", day, ErrGone)
+		case !create && !line.Made:
+			err = errNoDay
+		}
+		if err != nil {
+			s.mu.Unlock()
+			return nil, err
+		}
+		p := s.parts[day]
+		if p == nil {
+			p = &partition{
+				day: day, refs: 1, ready: make(chan struct{}),
+				drained: make(chan struct{}), closed: make(chan struct{}),
+			}
+			s.parts[day] = p
+			s.mu.Unlock()
+			p.ledger, p.err = s.openDay(day, create)
+			close(p.ready)
+		} else if p.closing {
+			s.mu.Unlock()
+			<-p.closed
+			continue
+		} else {
+			p.refs++
+			s.mu.Unlock()
+			<-p.ready
+		}
+		if p.err != nil {
+			err := p.err
+			s.yield(p)
+			return nil, err
+		}
+		return p, nil
+	}
+}
+
+// yield gives a partition back and closes the least recently used one if too
+// many are open.
+func (s *Store) yield(p *partition) {
+	s.mu.Lock()
+	p.refs--
+	s.clock++
+	p.used = s.clock
+	if p.refs == 0 && p.closing {
+		close(p.drained)
+	}
+	var victim *partition
+	if p.refs == 0 && !p.closing && p.err != nil {
+		victim = p // could not be opened: the next one may try again
+	} else if idle := s.idlePartitions(); len(idle) > s.cfg.OpenDays {
+		victim = idle[0]
+		for _, q := range idle {
+			if q.used < victim.used {
+				victim = q
 			}
 		}
 	}
+	if victim != nil {
+		victim.closing = true
+	}
+	s.mu.Unlock()
+	if victim != nil {
+		if err := s.shut(victim); err != nil {
+			s.log.Error("close day database", "day", victim.day, "err", err)
+		}
+	}
 }
+
+func (s *Store) idlePartitions() (idle []*partition) {
+	for _, q := range s.parts {
+		if q.refs == 0 && !q.closing {
+			idle = append(idle, q)
+		}
+	}
+	return idle
+}
+
+// retire closes a day's database when its holders are done.
+func (s *Store) retire(day ordinance.Day) error {
+	s.mu.Lock()
+	p := s.parts[day]
+	if p == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	if p.closing {
+		s.mu.Unlock()
+		<-p.closed
+		return nil
+	}
+	p.closing = true
+	held := p.refs > 0
+	s.mu.Unlock()
+	if held {
+		<-p.drained
+	}
+	return s.shut(p)
+}
+
+// shut closes a partition that is closing and has no holder.
+func (s *Store) shut(p *partition) (err error) {
+	if p.ledger != nil {
+		err = p.ledger.close()
+	}
+	s.mu.Lock()
+	delete(s.parts, p.day)
+	s.mu.Unlock()
+	close(p.closed)
+	if err != nil {
+		return fmt.Errorf("close database of %v: %w", p.day, err)
+	}
+	return nil
+}
+
+// openDay opens a day's database, making the day if it may.
+//
+// The order makes a crash at any point harmless: the line in the retention
+// index is durable first, so no folder can exist that the sweep does not know;
+// then come the folder and the database and their names; then the line says
+// that they are made. A line whose folder was never made is an empty day.
+func (s *Store) openDay(day ordinance.Day, create bool) (*ledger, error) {
+	line, listed := s.line(day)
+	if !listed {
+		if d, err := ordinance.ParseDay(day.String()); err != nil || d != day {
+			return nil, fmt.Errorf("%v is not a day", day)
+		}
+		line = retentionLine{Day: day, LastDay: ordinance.LastDay(day), State: stateKept}
+		if err := s.changeLine(day, func(l *retentionLine) { *l = line }); err != nil {
+			return nil, fmt.Errorf("list day %v in the retention index: %w", day, err)
+		}
+	}
+	if line.Made {
+		if _, err := s.root.Lstat(dayDir(day)); err != nil {
+			if !create || !notExist(err) {
+				return nil, fmt.Errorf("open day %v: %w", day, err)
+			}
+			s.log.Error("folder of a day that is kept has vanished; making it anew", "day", day)
+			line.Made = false
+		}
+	}
+	if !line.Made {
+		for _, sub := range []string{"", journalsDir, recordingsDir, tmpDir, quarantineDir} {
+			if err := s.makeDir(path.Join(dayDir(day), sub)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	l, err := openLedger(s.root, path.Join(dayDir(day), "day.db"), dayBuckets)
+	if err != nil {
+		return nil, err
+	}
+	if !line.Made {
+		err := errors.Join(s.syncDir(dayDir(day)), s.syncDir(daysDir))
+		if err == nil {
+			err = s.changeLine(day, func(l *retentionLine) { l.Made = true })
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("make day %v: %w", day, err), l.close())
+		}
+	}
+	return l, nil
+}
+
+const (
+	journalsDir   = "journals"
+	recordingsDir = "recordings"
+	tmpDir        = "tmp"
+	quarantineDir = "quarantine"
+)
+
+func dayDir(day ordinance.Day) string { return daysDir + "/" + day.String() }
+
+func journalPath(day ordinance.Day, id ID) string {
+	return path.Join(dayDir(day), journalsDir, id.String()+".journal")
+}
+
+func recordingPath(day ordinance.Day, id ID) string {
+	return path.Join(dayDir(day), recordingsDir, id.String()+".wav")
+}
+
+// utc strips the zone and the monotonic reading: stored instants are UTC
+// (S0-a).
+func utc(t time.Time) time.Time { return t.Round(0).UTC() }

@@ -2,47 +2,80 @@ package store
 
 import (
 	"fmt"
+	"io/fs"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"centralka/ordinance"
 )
 
-// DiskUsage says how much room the vault has.
+// DiskUsage is what the status page shows of the vault's disk. Nothing in this
+// package acts on it: a full disk deletes nothing (S6-b).
 type DiskUsage struct {
-	Free, Total int64 // bytes of the file system, free for us
-	// PerDay is the average of recordings of the last seven days that had any.
-	PerDay int64
-	// DaysLeft is how long Free lasts at that rate; -1 if it cannot be told.
+	Free, Total uint64     // bytes of the file system, free for us
+	Days        []DayUsage // the last seven days and today, as far as the vault has them
+	// DaysLeft is for how many days Free lasts at the average of the Days
+	// before today, or of today if there are none; -1 if that is not known.
+	// Days that the sweep will free are not counted.
 	DaysLeft int
 }
 
-// Disk measures the room. Running out of it never deletes anything (S6-b).
+// DayUsage is the size of a day's folder.
+type DayUsage struct {
+	Day   ordinance.Day
+	Bytes int64
+}
+
+// usageAge is for how long the folders are not measured again.
+const usageAge = time.Minute
+
+// Disk measures the disk now and the days at most a minute ago.
 func (s *Store) Disk() (DiskUsage, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
+	free, total, err := statfs(s.dir)
+	if err != nil {
 		return DiskUsage{}, fmt.Errorf("measure disk: %w", err)
 	}
-	u := DiskUsage{Free: int64(st.Bavail) * st.Bsize, Total: int64(st.Blocks) * st.Bsize, DaysLeft: -1}
-	today := ordinance.DayOf(time.Now())
-	days := int64(0)
-	for _, d := range s.daysBetween(today.Next(-7), today.Next(-1)) {
-		var sum int64
-		for rec, err := range s.CallsByDay(d, d) {
-			if err != nil {
-				return u, err
-			}
-			sum += rec.Recording.Size
+	s.mu.Lock()
+	usage, fresh := s.usage, !s.measured.IsZero() && time.Since(s.measured) < usageAge
+	s.mu.Unlock()
+	if !fresh {
+		if usage, err = s.measureDays(ordinance.DayOf(time.Now())); err != nil {
+			return DiskUsage{}, fmt.Errorf("measure days: %w", err)
 		}
-		if sum > 0 {
-			u.PerDay += sum
-			days++
-		}
+		s.mu.Lock()
+		s.usage, s.measured = usage, time.Now()
+		s.mu.Unlock()
 	}
-	if days > 0 {
-		u.PerDay /= days
-		u.DaysLeft = int(u.Free / u.PerDay)
+	usage.Free, usage.Total = free, total
+	usage.DaysLeft = daysLeft(free, usage.Days, ordinance.DayOf(time.Now()))
+	return usage, nil
+}
+
+func (s *Store) measureDays(today ordinance.Day) (u DiskUsage, err error) {
+	for _, day := range s.keptDays(today.Next(-7), today) {
+		d := DayUsage{Day: day}
+		err := s.walk(dayDir(day), func(_ string, info fs.FileInfo) { d.Bytes += info.Size() })
+		if err != nil {
+			return DiskUsage{}, err
+		}
+		u.Days = append(u.Days, d)
 	}
 	return u, nil
+}
+
+func daysLeft(free uint64, days []DayUsage, today ordinance.Day) int {
+	var sum, n, now int64
+	for _, d := range days {
+		if d.Day == today {
+			now = d.Bytes
+		} else {
+			sum, n = sum+d.Bytes, n+1
+		}
+	}
+	if n == 0 {
+		sum, n = now, 1
+	}
+	if sum == 0 {
+		return -1
+	}
+	return int(float64(free) / (float64(sum) / float64(n)))
 }

@@ -1,236 +1,361 @@
-// Package store is the vault: what is kept about calls, their recordings, and
-// the retention that takes both away.
+// Package store is the vault: the long-lived centralka.db, the day folders with
+// their call records and recordings, the retention index and the sweep that
+// drops whole days.
 //
-// It is cut by time. days/YYYY-MM-DD/ holds everything of one local day: the
-// day's bbolt file with call records and their indexes, journals, recordings.
-// The long-lived centralka.db holds what outlives six months: the retention
-// index, tombstones, registrations, results of integrity checks. It never holds
-// a citizen's number or name. Deleting is dropping day folders, and only Sweep
-// does it (Zarz. 284/17 §6): a bbolt delete would leave its bytes in freed pages
-// (S6-e).
+// # Layout
+//
+//	centralka.db        retention index, tombstones, bindings, marks: nothing personal
+//	days/2026-11-23/    all that came into being on that Warsaw day
+//	    day.db          call records and their indexes
+//	    journals/       raw blocks of recordings that are not rendered yet
+//	    recordings/     finished recordings
+//	    tmp/            files in the making
+//	    quarantine/     what could not be read
 //
 // # Guarantees
 //
-// What a call returned nil for is on disk and survives kill -9 and power loss:
-// records by bbolt's commit, files by write, fsync, rename, fsync of the folder.
-// Journals are synced by SyncJournals. A day's line in the retention index is
-// durable before its folder is made, so the sweep knows every folder there is.
+// What a writing call acknowledged survives kill -9; what PutCall, MoveCall,
+// PutFile and CommitRecording acknowledged survives the loss of power, a
+// journal all but what was appended since the last SyncJournals.
 //
-// Content reaches the disk by two calls only, Journal.Append and PutFile, and is
-// read by OpenRecording and ReadJournal.
+// A day's line in the retention index is durable before its folder is made, so
+// the sweep knows every folder. The sweep removes a day as a whole when its
+// term is over (Zarz. 284/17 §6) and nothing else removes a finished
+// recording or a call record: no call of this package, no full disk. After the
+// sweep nothing of the day is left but tombstones, which name no one: a
+// deleted record would live on in the free pages of a database, so a database
+// that holds one goes with its day.
+//
+// A citizen's number or name is only ever in a day folder.
 //
 // # Goroutines
 //
-// Each open day has a writer that commits what waits for it in one transaction.
-// Run sweeps and verifies. All methods are safe for concurrent use.
+// One writer for centralka.db and one for each open day (at most
+// Config.OpenDays idle ones stay open): each commits the jobs of all waiting
+// callers in one transaction. Run adds a loop for the heartbeat and the sweep and one for the
+// nightly integrity check, and returns when both have. Every method may be
+// called from any goroutine; a Journal belongs to one.
+//
+// # Limits
+//
+// One process at a time: Open of a vault in use fails with ErrInUse. A disk
+// that acknowledges an fsync it did not do, and blocks that an SSD keeps after
+// an unlink, are beyond it.
 package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"centralka/ordinance"
 )
 
-// ErrNotFound is returned for a call, recording or journal that is not there.
-var ErrNotFound = errors.New("not found")
-
-// ErrGone is returned for a day whose term is over: what it held is being
-// destroyed or has been.
-var ErrGone = errors.New("retention period is over")
-
-// ErrInUse is returned by Open if another process has the vault.
-var ErrInUse = errors.New("the vault is in use by another process")
-
-// Config says where the vault is.
-type Config struct {
-	Dir string // made with mode 0700 if it is not there
-	Log *slog.Logger
-}
-
-// Store is an open vault.
-type Store struct {
-	dir   string
-	log   *slog.Logger
-	main  *bolt.DB
-	files files
-
-	mu     sync.Mutex
-	days   map[ordinance.Day]*day
-	listed map[ordinance.Day]bool // in the retention index, state open
-	moved  map[ID]ordinance.Day   // calls whose day was changed since the start
-	tick   uint64
-	closed bool
-
-	journals sync.Map       // *Journal -> struct{}: open ones
-	using    sync.WaitGroup // uses of days, for Close
-
-	reports struct {
-		sync.Mutex
-		sweep    SweepReport
-		sweepErr error
-		next     time.Time
-		verify   VerifyReport
-	}
-}
-
 var (
-	bucketRetention  = []byte("retention")  // day -> dayLine
-	bucketTombstones = []byte("tombstones") // day of creation, id -> Tombstone
-	bucketBindings   = []byte("bindings")   // extension -> []Binding
+	// ErrNotFound: no such call, recording or journal.
+	ErrNotFound = errors.New("not in the vault")
+	// ErrGone: the day's term is over, what it held was or is being destroyed.
+	ErrGone = errors.New("retention period is over")
+	// ErrInUse: another process has the vault open.
+	ErrInUse = errors.New("vault is in use by another process")
+	// ErrClosed: the Store was closed.
+	ErrClosed = errors.New("vault is closed")
 )
 
-var boltOptions = bolt.Options{
-	Timeout: 2 * time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true, PreLoadFreelist: true,
+// Config says where the vault is and what it reports to. There is no setting
+// for the retention period: the ordinance sets it.
+type Config struct {
+	Dir string // made with mode 0700 if absent
+	Log *slog.Logger
+	// Heartbeat is how often Run marks that the vault was alive; zero means
+	// every minute.
+	Heartbeat time.Duration
+	// OpenDays is how many day databases stay open though no one uses them; zero means 8.
+	OpenDays int
+
+	files *fileOps // tests inject faults here; nil is the operating system
 }
 
-// Open opens the vault, and finishes a sweep that a crash has cut off.
-func Open(cfg Config) (*Store, error) {
-	if cfg.Dir == "" {
-		return nil, errors.New("open vault: no folder is named")
+// Store is an open vault. Its owner calls Close after Run and every other user
+// has returned.
+type Store struct {
+	cfg     Config
+	log     *slog.Logger
+	files   fileOps
+	root    *os.Root
+	dir     *os.File // the vault's folder, for syncfs
+	central *ledger
+
+	lineMu sync.Mutex // held over a change of a retention line; before mu
+
+	mu        sync.Mutex
+	closed    bool
+	lines     map[ordinance.Day]retentionLine // as in centralka.db
+	barred    map[ordinance.Day]bool          // kept days on which a sweep has begun
+	parts     map[ordinance.Day]*partition
+	clock     uint64 // counts uses of partitions, for the least recent
+	journals  map[ID]*Journal
+	moved     map[ID]ordinance.Day // calls that changed their day since Open
+	lastSweep SweepReport
+	nextSweep time.Time
+	usage     DiskUsage
+	measured  time.Time
+
+	sweeping sync.Mutex  // one sweep at a time
+	unsynced atomic.Bool // a journal was written since the last SyncJournals
+}
+
+// Open opens the vault, making it if cfg.Dir is absent or empty, and finishes
+// what a crash left half done: sweeps, moved calls, temporary files.
+func Open(cfg Config) (_ *Store, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{dir: cfg.Dir, log: cfg.Log, files: realFiles, days: map[ordinance.Day]*day{}, listed: map[ordinance.Day]bool{}, moved: map[ID]ordinance.Day{}}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	if cfg.Heartbeat <= 0 {
+		cfg.Heartbeat = time.Minute
 	}
-	if err := os.MkdirAll(filepath.Join(cfg.Dir, "days"), 0o700); err != nil {
-		return nil, fmt.Errorf("open vault: %w", err)
+	if cfg.OpenDays <= 0 {
+		cfg.OpenDays = 8
 	}
-	opt := boltOptions
-	db, err := bolt.Open(filepath.Join(cfg.Dir, "centralka.db"), 0o600, &opt)
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, ErrInUse)
+	s := &Store{
+		cfg: cfg, log: cfg.Log, files: osFiles,
+		lines:    make(map[ordinance.Day]retentionLine),
+		barred:   make(map[ordinance.Day]bool),
+		parts:    make(map[ordinance.Day]*partition),
+		journals: make(map[ID]*Journal),
+		moved:    make(map[ID]ordinance.Day),
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open vault: %w", err)
+	if cfg.files != nil {
+		s.files = *cfg.files
 	}
-	s.main = db
-	err = db.Update(func(tx *bolt.Tx) error {
-		for _, b := range [][]byte{bucketRetention, bucketTombstones, bucketBindings} {
-			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
-				return err
-			}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
 		}
-		return nil
-	})
-	if err == nil {
-		err = s.readIndex()
+	}()
+	if err := s.openRoot(); err != nil {
+		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
-	if err == nil {
-		err = s.clearTemporary()
+	if s.central, err = openLedger(s.root, centralFile, centralBuckets); err != nil {
+		if errors.Is(err, berrors.ErrTimeout) {
+			err = ErrInUse
+		}
+		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
-	if err == nil {
-		err = s.finishDoomed(context.Background(), time.Now())
+	// The names of centralka.db and days/ must be as durable as what they hold.
+	if err := s.syncDir("."); err != nil {
+		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open vault: %w", err), db.Close())
+	if err := s.loadRetention(); err != nil {
+		return nil, fmt.Errorf("read retention index of %s: %w", cfg.Dir, err)
 	}
+	if err := s.markStart(time.Now()); err != nil {
+		return nil, fmt.Errorf("mark start in %s: %w", cfg.Dir, err)
+	}
+	s.recoverDays()
 	return s, nil
 }
 
-// readIndex learns which days are listed.
-func (s *Store) readIndex() error {
-	return s.main.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketRetention).ForEach(func(k, v []byte) error {
-			var line dayLine
-			if err := json.Unmarshal(v, &line); err != nil {
-				return fmt.Errorf("retention index, day %s: %w", k, err)
-			}
-			if line.State == stateOpen {
-				s.listed[line.Day] = true
-			}
-			return nil
-		})
-	})
+const (
+	centralFile = "centralka.db"
+	daysDir     = "days"
+)
+
+func (s *Store) openRoot() error {
+	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Stat(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		if err := os.Chmod(s.cfg.Dir, 0o700); err != nil {
+			return fmt.Errorf("close it to others: %w", err)
+		}
+	}
+	if s.root, err = os.OpenRoot(s.cfg.Dir); err != nil {
+		return err
+	}
+	if s.dir, err = os.Open(filepath.Clean(s.cfg.Dir)); err != nil {
+		return err
+	}
+	return s.makeDir(daysDir)
 }
 
-// clearTemporary removes what a crash left of files that were being written:
-// they were never acknowledged.
-func (s *Store) clearTemporary() error {
-	for d := range s.listed {
-		dir := filepath.Join(s.dayDir(d), "tmp")
-		entries, err := os.ReadDir(dir)
-		if errors.Is(err, os.ErrNotExist) {
+// recoverDays finishes what the last run left. A day that resists is logged
+// and left to the next sweep or start: it must not keep the others shut.
+func (s *Store) recoverDays() {
+	if _, err := s.sweep(context.Background(), time.Now(), onlyDoomed); err != nil {
+		s.log.Error("finish the last sweep", "err", err)
+	}
+	for _, line := range s.keptLines() {
+		if !line.Made || line.Settled {
 			continue
 		}
-		if err != nil {
-			return err
+		if err := s.clearTemporary(line.Day); err != nil {
+			s.log.Error("clear temporary files", "day", line.Day, "err", err)
 		}
-		for _, e := range entries {
-			if err := s.files.remove(filepath.Join(dir, e.Name())); err != nil {
-				return fmt.Errorf("clear temporary file: %w", err)
-			}
+		if err := s.finishMoves(line.Day); err != nil {
+			s.log.Error("finish moving calls", "day", line.Day, "err", err)
 		}
 	}
-	return nil
 }
 
-// Close waits for writers and closes every file. Journals must be closed before.
+// Close waits for calls in progress, marks an orderly end and closes all
+// files.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
+	err := s.closeDays()
+	if s.central != nil {
+		err = errors.Join(err, s.markStop(time.Now()))
 	}
-	s.closed = true
-	s.mu.Unlock()
-	s.using.Wait()
+	return errors.Join(err, s.release())
+}
+
+// closeDays refuses new work and closes journals and day databases.
+func (s *Store) closeDays() error {
 	s.mu.Lock()
-	days := s.days
-	s.days = nil
+	s.closed = true
+	var days []ordinance.Day
+	for day := range s.parts {
+		days = append(days, day)
+	}
+	var open []*Journal
+	for _, j := range s.journals {
+		open = append(open, j)
+	}
 	s.mu.Unlock()
 	var errs []error
-	for _, d := range days {
-		errs = append(errs, d.close())
+	for _, j := range open {
+		errs = append(errs, j.Close())
 	}
-	errs = append(errs, s.main.Close())
+	for _, day := range days {
+		errs = append(errs, s.retire(day))
+	}
 	return errors.Join(errs...)
 }
 
-// Run sweeps at once and shortly after each local midnight, and verifies the
-// recordings after it, until ctx is done.
+// release closes what Open opened.
+func (s *Store) release() error {
+	var errs []error
+	if s.central != nil {
+		errs = append(errs, s.central.close())
+	}
+	if s.dir != nil {
+		errs = append(errs, s.dir.Close())
+	}
+	if s.root != nil {
+		errs = append(errs, s.root.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// sweepDelay is how long after midnight the sweep begins; Zarz. 284/17 §6 is
+// read as: at the first purge after 24:00 of the last day, by 03:00 at the
+// latest.
+const (
+	sweepDelay = 5 * time.Minute
+	sweepRetry = 15 * time.Minute
+)
+
+// NextSweep returns when Run will sweep; without Run, when it would.
+func (s *Store) NextSweep() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nextSweep.IsZero() {
+		return sweepAfter(time.Now())
+	}
+	return s.nextSweep
+}
+
+func sweepAfter(now time.Time) time.Time {
+	today := ordinance.DayOf(now)
+	if t := today.Start().Add(sweepDelay); t.After(now) {
+		return t
+	}
+	return today.Next(1).Start().Add(sweepDelay)
+}
+
+// Run sweeps at once and then after each Warsaw midnight, again after a quarter
+// of an hour if something stood in the way; it checks recordings after each
+// midnight's sweep and marks every Config.Heartbeat that it is alive. It
+// returns nil when ctx ends.
 func (s *Store) Run(ctx context.Context) error {
-	next := time.Now()
+	night := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-night:
+				s.checkAtNight(ctx)
+			}
+		}
+	})
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	due, atStart := time.Now(), true
 	for {
-		s.reports.Lock()
-		s.reports.next = next
-		s.reports.Unlock()
-		timer := time.NewTimer(time.Until(next))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
 		case <-timer.C:
 		}
-		report, err := s.Sweep(ctx, time.Now())
-		if err != nil {
-			s.log.Error("sweep incomplete", "err", err)
-		} else if len(report.Days) > 0 {
-			s.log.Info("sweep done", "days", len(report.Days), "items", report.Items)
+		// The wall clock decides, looked at anew with each beat: a timer alone
+		// would miss a clock that was set or a machine that slept.
+		now := time.Now()
+		if err := s.beat(now); err != nil {
+			s.log.Error("mark heartbeat", "err", err)
 		}
-		if _, err := s.Verify(ctx, nil); err != nil && ctx.Err() == nil {
-			s.log.Error("integrity check incomplete", "err", err)
+		if !now.Before(due) {
+			due = sweepAfter(now)
+			if _, err := s.Sweep(ctx, now); err != nil && ctx.Err() == nil {
+				s.log.Error("sweep", "err", err)
+				due = now.Add(sweepRetry)
+			}
+			s.settleDays(now)
+			if !atStart {
+				select {
+				case night <- struct{}{}:
+				default: // the last check is still running
+				}
+			}
+			atStart = false
 		}
-		next = ordinance.DayOf(time.Now()).Next(1).Start().Add(2 * time.Minute)
+		if next := sweepAfter(now); next.Before(due) {
+			due = next
+		}
+		s.mu.Lock()
+		s.nextSweep = due
+		s.mu.Unlock()
+		timer.Reset(max(0, min(s.cfg.Heartbeat, time.Until(due))))
 	}
 }
 
-func (s *Store) dayDir(d ordinance.Day) string { return filepath.Join(s.dir, "days", d.String()) }
+// notExist tells whether err says that a file is absent.
+func notExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
-func (s *Store) recordingPath(d ordinance.Day, id ID) string {
-	return filepath.Join(s.dayDir(d), "recordings", id.String()+".wav")
-}
-
-func (s *Store) journalPath(d ordinance.Day, id ID) string {
-	return filepath.Join(s.dayDir(d), "journals", id.String()+".jnl")
+// ledgerOptions: no freelist on disk (it is rebuilt at open), and a mapping so
+// large that a growing file does not have to wait for readers.
+func ledgerOptions(root *os.Root) *bbolt.Options {
+	return &bbolt.Options{
+		Timeout:         time.Second,
+		NoFreelistSync:  true,
+		PreLoadFreelist: true,
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: 256 << 20,
+		OpenFile:        root.OpenFile,
+	}
 }

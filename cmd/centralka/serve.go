@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,11 +13,10 @@ import (
 // runServe is the command serve: the switch, until a signal. The first SIGINT
 // or SIGTERM drains, the second hangs up, SIGHUP reads the configuration again.
 func runServe(args []string, stdout, stderr io.Writer) int {
-	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	path := fs.String("config", "/etc/centralka/centralka.toml", "configuration `file`")
-	if err := fs.Parse(args); err != nil {
-		return 2
+	fs := newFlags("serve", "Runs the switch. The first SIGINT or SIGTERM lets calls finish, the second hangs\nup; SIGHUP reads the configuration again.", stderr)
+	path := fs.String("config", defaultConfigPath, "configuration `file`")
+	if code, ok := parseFlags(fs, args, stderr); !ok {
+		return code
 	}
 	cfg, err := LoadConfig(*path)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"centralka/desk"
@@ -36,6 +37,7 @@ type system struct {
 	statusLn net.Listener
 	control  *control
 	began    time.Time
+	slow     atomic.Pointer[slowFacts]
 }
 
 // newSystem opens the vault and the listeners of the status page and builds the
@@ -52,13 +54,7 @@ func newSystem(cfg Config, log *slog.Logger) (_ *system, err error) {
 	}
 	s.recorder = recorder.New(recorder.Config{Store: s.store, Log: log})
 	s.pool = desk.NewPool(log)
-	s.engine, err = media.NewPortable(media.PortableConfig{
-		Addr:    mediaBind(cfg.SIP.Listen),
-		PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last,
-		Drain: portDrain, Timeout: cfg.RTP.Timeout, DSCP: cfg.RTP.DSCP,
-		CNAME: cfg.SIP.UserAgent, Log: log,
-	})
-	if err != nil {
+	if s.engine, err = newEngine(cfg, log); err != nil {
 		return nil, err
 	}
 	if s.sw, err = pbx.New(cfg.Telephony(), pbx.Parts{Store: s.store, Recorder: s.recorder, Engine: s.engine, Pool: s.pool, Log: log}); err != nil {
@@ -75,6 +71,23 @@ func newSystem(cfg Config, log *slog.Logger) (_ *system, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// newEngine makes the packet loops, or the portable engine where they cannot
+// run.
+func newEngine(cfg Config, log *slog.Logger) (media.Engine, error) {
+	c := media.LoopConfig{
+		Addr:    mediaBind(cfg.SIP.Listen),
+		PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last,
+		Drain: portDrain, Timeout: cfg.RTP.Timeout, DSCP: cfg.RTP.DSCP,
+		CNAME: cfg.SIP.UserAgent, Log: log,
+	}
+	engine, err := media.NewLoop(c)
+	if err == nil {
+		return engine, nil
+	}
+	log.Warn("calls cost more processor time: the portable media engine runs", "err", err)
+	return media.NewPortable(c.Portable())
 }
 
 // mediaBind is the address that RTP sockets are bound to: the listeners' one
@@ -125,6 +138,9 @@ func (s *system) run(stop, hurry context.Context) error {
 		return nil
 	})
 	start(&pages, "control socket", s.control.serve)
+	unwatch := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watch(unwatch) })
 
 	var calls sync.WaitGroup
 	start(&calls, "switch", func() error { return s.sw.Run(switchCtx) })
@@ -143,6 +159,8 @@ func (s *system) run(stop, hurry context.Context) error {
 	engine.Wait()
 	stopRecorder()
 	rec.Wait() // renders what was recorded
+	close(unwatch)
+	watch.Wait()
 	stopStore()
 	vault.Wait()
 	err = errors.Join(err, s.close())

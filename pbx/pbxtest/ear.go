@@ -151,25 +151,30 @@ func (m Match) Whole() bool { return m.Similarity > 0.95 && len(m.Broken) == 0 }
 // Similarity is low and the times mean nothing.
 func Find(heard, prompt []int16) Match {
 	const factor, anchor, anchors = 4, 512, 3 // search at 2 kHz with 256 ms
-	h, p := decimate(heard, factor), decimate(prompt, factor)
+	p := decimate(prompt, factor)
 	starts := loudest(p, min(anchor, len(p)), anchors)
 	best, found := Match{}, false
-	for _, start := range starts {
-		piece := p[start:min(start+anchor, len(p))]
-		at, ok := correlate(h, piece)
-		if !ok {
-			continue
-		}
-		// To the sample, over a second of the prompt from the anchor.
-		from, n := start*factor, min(Rate, len(prompt)-start*factor)
-		coarse, top, offset := at*factor-from, -2.0, 0
-		for d := -2 * factor; d <= 2*factor; d++ {
-			if s := similarity(heard, prompt[from:from+n], coarse+d+from); s > top {
-				top, offset = s, coarse+d
+	// Half a step apart, or a prompt that lies between two steps sounds less
+	// like itself than like its neighbour one period of the voice away.
+	for _, phase := range [...]int{0, factor / 2} {
+		h := decimate(heard[min(phase, len(heard)):], factor)
+		for _, start := range starts {
+			piece := p[start:min(start+anchor, len(p))]
+			at, ok := correlate(h, piece)
+			if !ok {
+				continue
 			}
-		}
-		if m := match(heard, prompt, offset); !found || m.Similarity > best.Similarity {
-			best, found = m, true
+			// To the sample, over a second of the prompt from the anchor.
+			from, n := start*factor, min(Rate, len(prompt)-start*factor)
+			coarse, top, offset := at*factor+phase-from, -2.0, 0
+			for d := -2 * factor; d <= 2*factor; d++ {
+				if s := similarity(heard, prompt[from:from+n], coarse+d+from); s > top {
+					top, offset = s, coarse+d
+				}
+			}
+			if m := match(heard, prompt, offset); !found || m.Similarity > best.Similarity {
+				best, found = m, true
+			}
 		}
 	}
 	return best

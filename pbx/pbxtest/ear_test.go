@@ -153,6 +153,24 @@ func TestFindTellsWhenAPromptWasHeard(t *testing.T) {
 	}
 }
 
+// TestFindHearsEveryLineWhereverItLies: the search runs in steps of four
+// samples; between two of them a voice must not be taken for its neighbour one
+// period away.
+func TestFindHearsEveryLineWhereverItLies(t *testing.T) {
+	for _, name := range Voices {
+		line, err := VoiceOf(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 1745; at < 1748; at++ {
+			heard := throughALaw(slices.Concat(make([]int16, at), line, make([]int16, Rate)))
+			if m := Find(heard, line); m.From != timeOf(at) || !m.Whole() {
+				t.Errorf("%s at %v: found at %v, similarity %.2f", name, timeOf(at), m.From, m.Similarity)
+			}
+		}
+	}
+}
+
 func TestVoicesAreShortAndLoudEnough(t *testing.T) {
 	total := 0
 	for _, name := range Voices {

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"centralka/ordinance"
+	"centralka/store"
+)
+
+// vaultWith makes a vault with one recorded call on each of days.
+func vaultWith(t *testing.T, days ...ordinance.Day) (dir string, s *store.Store) {
+	t.Helper()
+	dir = t.TempDir()
+	s, err := store.Open(store.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range days {
+		rec := store.CallRecord{ID: store.NewID(), Day: d, Direction: store.Incoming, Began: d.Start().Add(10 * time.Hour), Cause: store.CauseHangupCaller}
+		file, err := s.PutFile(d, rec.ID, func(w io.Writer) error {
+			_, err := w.Write(make([]byte, 1_000_000))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.Recording = store.Recording{Outcome: store.OutcomeOK, Began: rec.Began, Size: file.Size, SHA256: file.SHA256}
+		if err := s.CommitRecording(rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, s
+}
+
+// TestCommandsReachTheVault: the same answers whether serve holds the vault or
+// nobody does.
+func TestCommandsReachTheVault(t *testing.T) {
+	may, june := ordinance.Day{Year: 2026, Month: 5, Date: 20}, ordinance.Day{Year: 2026, Month: 6, Date: 20}
+	dir, s := vaultWith(t, may, june)
+	const preview = "" +
+		"         day    last day  calls  recordings    size\n" +
+		"  2026-05-20  2026-11-20      1           1  1.0 MB\n" +
+		"      1 days                  1           1  1.0 MB\n"
+	questions := func(state string) {
+		t.Helper()
+		if code, out, errors := call(t, "retention", "preview", "--dir", dir, "--as-of", "2026-11-21"); code != 0 || out != preview {
+			t.Errorf("%s: preview: %d\n%s%s\nwant\n%s", state, code, out, errors, preview)
+		}
+		if code, out, _ := call(t, "retention", "preview", "--dir", dir, "--as-of", "2026-11-20"); code != 0 || out != "The sweep of 2026-11-20 removes nothing.\n" {
+			t.Errorf("%s: preview of the last day: %d %s", state, code, out)
+		}
+		if code, out, errors := call(t, "verify", "--dir", dir); code != 0 || out != "2 recordings checked, 0 findings\n" {
+			t.Errorf("%s: verify: %d\n%s%s", state, code, out, errors)
+		}
+	}
+
+	// Held, and nobody to ask.
+	if code, _, errors := call(t, "verify", "--dir", dir); code != 1 || !strings.Contains(errors, "in use") {
+		t.Errorf("a held vault without socket: %d %s", code, errors)
+	}
+	// A serve that was killed has left its socket behind.
+	socket := filepath.Join(dir, controlSocket)
+	if err := os.WriteFile(socket, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := listenControl(dir, s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- c.serve() }()
+	if st, err := os.Stat(socket); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("socket: %v %v, want mode 0600", st, err)
+	}
+	questions("through serve")
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+	if _, err := os.Stat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	questions("by itself")
+}
+
+// TestVerifyReportsWhatIsWrong: a changed recording is named and ends the
+// command with 1, through serve and without.
+func TestVerifyReportsWhatIsWrong(t *testing.T) {
+	dir, s := vaultWith(t, ordinance.Day{Year: 2026, Month: 6, Date: 20})
+	var damaged string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".wav") {
+			damaged = path
+		}
+		return err
+	})
+	if err != nil || damaged == "" {
+		t.Fatalf("no recording found: %v", err)
+	}
+	f, err := os.OpenFile(damaged, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{1}, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := listenControl(dir, s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go c.serve() // its result is looked at in the test above
+	id := strings.TrimSuffix(filepath.Base(damaged), ".wav")
+	want := func(state string) {
+		t.Helper()
+		code, out, errors := call(t, "verify", "--dir", dir)
+		if code != 1 || !strings.Contains(out, "2026-06-20 "+id) || !strings.Contains(out, "1 recordings checked, 1 findings") {
+			t.Errorf("%s: %d\n%s%s", state, code, out, errors)
+		}
+	}
+	want("through serve")
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want("by itself")
+}
+
+func TestListenControlSaysWhatIsWrong(t *testing.T) {
+	_, err := listenControl(filepath.Join(t.TempDir(), strings.Repeat("long", 40)), nil, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "control socket") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestProgress: a line now and then where there is no terminal, a bar that goes
+// away on one.
+func TestProgress(t *testing.T) {
+	var b strings.Builder
+	p := newProgress(&b)
+	p.show(1, 10) // too soon
+	p.last = p.last.Add(-time.Minute)
+	p.show(5, 10)
+	p.end()
+	if b.String() != "5 of 10 (50 %)\n" {
+		t.Errorf("log: %q", b.String())
+	}
+	b.Reset()
+	p.terminal, p.last = true, time.Time{}
+	p.show(5, 10)
+	p.end()
+	if want := fmt.Sprintf("\r[%s%s] 5 of 10 (50 %%)\r\033[K", strings.Repeat("#", 15), strings.Repeat(".", 15)); b.String() != want {
+		t.Errorf("terminal: %q", b.String())
+	}
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"centralka/ordinance"
+	"centralka/store"
+)
+
+// checkReport is what the check of all recordings found.
+type checkReport struct {
+	Recordings int      `json:"recordings"`
+	Findings   []string `json:"findings"` // one line each
+}
+
+func checkRecordings(ctx context.Context, s *store.Store, progress func(done, total int)) (checkReport, error) {
+	r, err := s.Verify(ctx, progress)
+	if err != nil {
+		return checkReport{}, err
+	}
+	report := checkReport{Recordings: r.Recordings}
+	for _, f := range r.Findings {
+		line := fmt.Sprintf("%v %v: %s", f.Day, f.ID, f.Problem)
+		if f.Detail != "" {
+			line += ": " + f.Detail
+		}
+		report.Findings = append(report.Findings, line)
+	}
+	return report, nil
+}
+
+// archive is the vault as commands other than serve reach it: through the control
+// socket of a running serve, or by themselves.
+type archive interface {
+	preview(ctx context.Context, asOf ordinance.Day) ([]store.DueDay, error)
+	check(ctx context.Context, progress func(done, total int)) (checkReport, error)
+	close() error
+}
+
+// openVault reaches the vault in dir.
+func openVault(dir string) (archive, error) {
+	if _, err := os.Stat(filepath.Join(dir, "centralka.db")); err != nil {
+		return nil, fmt.Errorf("there is no vault in %s: %w", dir, err)
+	}
+	socket := filepath.Join(dir, controlSocket)
+	conn, err := net.Dial("unix", socket)
+	if err == nil {
+		return newRemoteVault(socket), conn.Close()
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("ask the running centralka: %w", err)
+	}
+	s, err := store.Open(store.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	return localVault{s}, nil
+}
+
+// localVault holds the vault's lock itself.
+type localVault struct{ store *store.Store }
+
+func (v localVault) preview(_ context.Context, asOf ordinance.Day) ([]store.DueDay, error) {
+	return v.store.Preview(asOf)
+}
+
+func (v localVault) check(ctx context.Context, progress func(done, total int)) (checkReport, error) {
+	return checkRecordings(ctx, v.store, progress)
+}
+
+func (v localVault) close() error { return v.store.Close() }
+
+// remoteVault asks the running serve.
+type remoteVault struct{ client *http.Client }
+
+func newRemoteVault(socket string) remoteVault {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}
+	return remoteVault{&http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// ask makes a request; the caller closes the answer's body.
+func (v remoteVault) ask(ctx context.Context, method, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://centralka"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := v.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the running centralka: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return nil, errors.Join(fmt.Errorf("ask the running centralka: %s: %s", resp.Status, strings.TrimSpace(string(text))), err, resp.Body.Close())
+	}
+	return resp.Body, nil
+}
+
+func (v remoteVault) preview(ctx context.Context, asOf ordinance.Day) ([]store.DueDay, error) {
+	body, err := v.ask(ctx, http.MethodGet, "/retention/preview?as_of="+url.QueryEscape(asOf.String()))
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close() // only read
+	var due []store.DueDay
+	if err := json.NewDecoder(body).Decode(&due); err != nil {
+		return nil, fmt.Errorf("ask the running centralka: %w", err)
+	}
+	return due, nil
+}
+
+func (v remoteVault) check(ctx context.Context, progress func(done, total int)) (checkReport, error) {
+	body, err := v.ask(ctx, http.MethodPost, "/verify")
+	if err != nil {
+		return checkReport{}, err
+	}
+	defer body.Close() // only read
+	for dec := json.NewDecoder(body); ; {
+		var step checkStep
+		switch err := dec.Decode(&step); {
+		case err != nil:
+			return checkReport{}, fmt.Errorf("the running centralka did not finish: %w", err)
+		case step.Err != "":
+			return checkReport{}, errors.New(step.Err)
+		case step.Report != nil:
+			return *step.Report, nil
+		}
+		progress(step.Done, step.Total)
+	}
+}
+
+func (v remoteVault) close() error {
+	v.client.CloseIdleConnections()
+	return nil
+}
+
+// withVault runs what with the vault that the flags name, until an interrupt.
+func withVault(config, dir string, stderr io.Writer, what func(ctx context.Context, v archive) error) int {
+	if dir == "" {
+		cfg, err := LoadConfig(config)
+		if err != nil {
+			fmt.Fprintln(stderr, err)
+			return exitFailed
+		}
+		dir = cfg.Vault.Dir
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	v, err := openVault(dir)
+	if err == nil {
+		err = errors.Join(what(ctx, v), v.close())
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "centralka:", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// runPreview is the command retention preview (S0-b).
+func runPreview(args []string, stdout, stderr io.Writer) int {
+	fs := newFlags("retention preview", "Lists the days that the sweep of a day will remove, with what they hold now.\nIt removes nothing. A running centralka is asked; otherwise the vault is opened.", stderr)
+	config := fs.String("config", defaultConfigPath, "configuration `file`")
+	dir := fs.String("dir", "", "the vault's `folder`, instead of the configuration's")
+	asOf := fs.String("as-of", ordinance.DayOf(time.Now()).String(), "`day` of the sweep, YYYY-MM-DD")
+	if code, ok := parseFlags(fs, args, stderr); !ok {
+		return code
+	}
+	day, err := ordinance.ParseDay(*asOf)
+	if err != nil {
+		fmt.Fprintln(stderr, "centralka retention preview: -as-of:", err)
+		return exitUsage
+	}
+	return withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
+		due, err := v.preview(ctx, day)
+		if err != nil {
+			return err
+		}
+		return writePreview(stdout, day, due)
+	})
+}
+
+func writePreview(w io.Writer, asOf ordinance.Day, due []store.DueDay) error {
+	if len(due) == 0 {
+		_, err := fmt.Fprintf(w, "The sweep of %v removes nothing.\n", asOf)
+		return err
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(tw, "day\tlast day\tcalls\trecordings\tsize\t\n")
+	var sum store.DueDay
+	for _, d := range due {
+		fmt.Fprintf(tw, "%v\t%v\t%d\t%d\t%s\t\n", d.Day, d.LastDay, d.Calls, d.Recordings, megabytes(d.Bytes))
+		sum.Calls += d.Calls
+		sum.Recordings += d.Recordings
+		sum.Bytes += d.Bytes
+	}
+	fmt.Fprintf(tw, "%d days\t\t%d\t%d\t%s\t\n", len(due), sum.Calls, sum.Recordings, megabytes(sum.Bytes))
+	return tw.Flush()
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+// runVerify is the command verify (S1.3-k).
+func runVerify(args []string, stdout, stderr io.Writer) int {
+	fs := newFlags("verify", "Hashes every recording again and compares it with its record; looks for files\nwithout record. A running centralka is asked; otherwise the vault is opened.\nEnds with 1 if anything is not as recorded.", stderr)
+	config := fs.String("config", defaultConfigPath, "configuration `file`")
+	dir := fs.String("dir", "", "the vault's `folder`, instead of the configuration's")
+	if code, ok := parseFlags(fs, args, stderr); !ok {
+		return code
+	}
+	bad := 0
+	code := withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
+		bar := newProgress(stderr)
+		report, err := v.check(ctx, bar.show)
+		bar.end()
+		if err != nil {
+			return err
+		}
+		bad = len(report.Findings)
+		for _, f := range report.Findings {
+			fmt.Fprintln(stdout, f)
+		}
+		_, err = fmt.Fprintf(stdout, "%d recordings checked, %d findings\n", report.Recordings, bad)
+		return err
+	})
+	if code == exitOK && bad > 0 {
+		return exitFailed
+	}
+	return code
+}
