@@ -61,8 +61,8 @@ func (r *rig) stillWorks() {
 func TestTortureAtTheSwitch(t *testing.T) {
 	want := map[string]string{
 		"badaspec": "200", "badbranch": "200", "baddate": "404", "baddn": "400", "badinv01": "400", "badvers": "505", "bext01": "420",
-		"clerr": "400", "cparam01": "403", "cparam02": "403", "dblreq": "403", "esc01": "404", "esc02": "405", "escnull": "403",
-		"escruri": "400", "insuf": "400", "intmeth": "405", "inv2543": "400", "invut": "415", "longreq": "404", "ltgtruri": "400",
+		"clerr": "400", "cparam01": "403", "cparam02": "403", "dblreq": "403", "esc01": "404", "esc02": "501", "escnull": "403",
+		"escruri": "400", "insuf": "400", "intmeth": "501", "inv2543": "400", "invut": "415", "longreq": "404", "ltgtruri": "400",
 		"lwsdisp": "200", "lwsruri": "400", "lwsstart": "404", "mcl01": "400", "mismatch01": "400", "mismatch02": "400", "mpart01": "405",
 		"multi01": "400", "ncl": "400", "novelsc": "416", "regaut01": "403", "regbadct": "400", "regescrt": "403", "scalar02": "400",
 		"sdp01": "406", "semiuri": "200", "transports": "200", "trws": "200", "unkscm": "416", "unksm2": "403", "wsinv": "481", "zeromf": "200",
