@@ -368,6 +368,21 @@ func TestMergedInvite(t *testing.T) {
 		if n := r.sw.Calls(); n != 1 {
 			t.Errorf("%d calls", n)
 		}
+		// A copy that was on its way for a minute is no new call either.
+		r.answeredBy("101")
+		time.Sleep(40 * time.Second)
+		late := *first
+		late.Fields = slices.Clone(first.Fields)
+		late.Set("Via", strings.Replace(first.Get("Via"), "198.51.100.1:5060", "198.51.100.1:5070", 1))
+		_, err = way.WriteToUDPAddrPort(late.Bytes(), switchAddr)
+		r.must(err)
+		m := read(r, way)
+		for m.Branch() != late.Branch() { // copies of the 482 that nobody acknowledged
+			m = read(r, way)
+		}
+		if m.Status != 482 {
+			t.Errorf("a late copy was answered %s", m)
+		}
 		call.Hangup()
 		r.only()
 	})
