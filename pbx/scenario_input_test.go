@@ -56,7 +56,7 @@ func (r *rig) stillWorks() {
 }
 
 // TestTortureAtTheSwitch sends the messages of RFC 4475 to the running switch
-// from its trunk: 404 is a number that is not ours, 403 a REGISTER from a trunk, 405
+// from its trunk: 404 is a number that is not ours, 403 a REGISTER from a trunk, 405 and 501
 // a method that we have no use for; the others are those that the RFC names.
 func TestTortureAtTheSwitch(t *testing.T) {
 	want := map[string]string{
