@@ -82,6 +82,7 @@ func TestLost200(t *testing.T) {
 		})
 		call := r.call()
 		r.must(call.WaitAnswered(20 * time.Second))
+		r.net.Drop(nil)
 		if want := []time.Duration{0, 500, 1500, 3500, 7500, 11500}; !slices.EqualFunc(at, want, func(a, b time.Duration) bool { return a == b*time.Millisecond }) {
 			t.Errorf("200 sent at %v", at)
 		}
@@ -489,6 +490,7 @@ func TestLostACKOfOurs(t *testing.T) {
 		})
 		caller, agent := r.talk()
 		time.Sleep(15 * time.Second)
+		r.net.Drop(nil)
 		if n != 4 || agent.State() != pbxtest.Answered {
 			t.Errorf("%d ACKs, the phone's call is %v", n, agent.State())
 		}
