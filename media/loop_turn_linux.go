@@ -67,7 +67,7 @@ func (l *loop) post(o order) {
 
 // run is the goroutine. It is not locked to its thread: it does not leave it
 // while it is busy, and when the runtime makes it yield, it goes on at once on the
-// same thread, which a locked goroutine could not (docs/adr/0006).
+// same thread, which a locked goroutine could not (ADR 6).
 func (l *loop) run() {
 	for !l.quit {
 		l.turn()
