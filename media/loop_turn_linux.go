@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// idleAfter is how long a loop that has nothing to do keeps its place in the
+	// idleAfter is how long a loop without packets keeps its place in the
 	// scheduler.
 	idleAfter = 200 * time.Millisecond
 	// holdFor bounds one wait that keeps it, in milliseconds.
@@ -33,7 +33,7 @@ type loop struct {
 	load   int // streams; under the engine's mu
 
 	quit   bool
-	active time.Duration // when there was last something to do
+	active time.Duration // when a packet last came or a frame went
 	table  []entry       // by descriptor
 	due    dueHeap
 	closed EngineStats // sums of the streams that are gone
@@ -67,7 +67,7 @@ func (l *loop) post(o order) {
 
 // run is the goroutine. It is not locked to its thread: it does not leave it
 // while it is busy, and when the runtime makes it yield, it goes on at once on the
-// same thread, which a locked goroutine could not (docs/adr/0006).
+// same thread, which a locked goroutine could not (ADR 6).
 func (l *loop) run() {
 	for !l.quit {
 		l.turn()
@@ -98,7 +98,7 @@ func (l *loop) turn() {
 // wait waits until a socket or the bell can be read or something is due. While
 // packets flow the thread keeps its place in the scheduler: it is awake as soon
 // as the kernel says so, whatever else the program computes. When nothing has
-// been there for a while it gives it up.
+// been there for a while it gives it up, and the program can sleep.
 func (l *loop) wait() int {
 	now := l.engine.now()
 	timeout := -1
@@ -108,20 +108,18 @@ func (l *loop) wait() int {
 	}
 	if now-l.active > idleAfter {
 		n, err := unix.EpollWait(l.poll, l.events[:], timeout)
-		if err != nil {
+		if err != nil { // EINTR
 			return 0
 		}
-		l.active = l.engine.now()
 		return n
 	}
 	if timeout < 0 || timeout > holdFor {
 		timeout = holdFor
 	}
 	n, errno := epollHold(l.poll, l.events[:], timeout)
-	if errno != 0 || n == 0 {
+	if errno != 0 { // EINTR
 		return 0
 	}
-	l.active = now
 	return n
 }
 
@@ -234,6 +232,7 @@ func (l *loop) read(fd int) {
 	}
 	s.failing = false
 	at := l.engine.now()
+	l.active = at
 	overdue := s.flow.timedOut
 	if e.rtcp {
 		s.flow.receiveRTCP(l.buf[:n], l.peer.addrPort(), at)
@@ -299,7 +298,6 @@ func (l *loop) keepTime() {
 		s := l.due[0]
 		l.tick(s, at)
 		l.schedule(s)
-		l.active = at
 	}
 }
 
@@ -311,6 +309,7 @@ func (l *loop) tick(s *loopStream, at time.Duration) {
 		if n == 0 {
 			break
 		}
+		l.active = at
 		l.send(s, l.buf[:n], play, at)
 	}
 	s.flow.check(at)

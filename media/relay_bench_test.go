@@ -198,8 +198,8 @@ var engineKinds = []struct {
 
 // BenchmarkRelay relays calls between peers in another process for three
 // seconds and reports the processor time of this process, user and system, per
-// packet relayed; the delay that relaying added; allocations per packet. With
-// "busy" two goroutines of this process compute all the time, so that only the
+// packet relayed; the delay that relaying added; allocations per packet, which
+// are those of the reports, one in 250 packets and some 20 each. With "busy" two goroutines of this process compute all the time, so that only the
 // delay means something. One iteration is one run; -benchtime=1x is enough.
 func BenchmarkRelay(b *testing.B) {
 	for _, load := range []struct {
