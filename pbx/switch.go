@@ -486,10 +486,22 @@ func (s *Switch) NotReady() []string {
 	if err := s.config().audioErr; err != nil {
 		out = append(out, err.Error())
 	}
+	if err := s.unrecordable(); err != nil {
+		out = append(out, "not recording: "+err.Error())
+	}
 	for _, l := range s.end.down() {
 		out = append(out, "listener down: "+l)
 	}
 	return out
+}
+
+// unrecordable is what keeps the recorder from recording, if calls are to be
+// refused for it (vault.recording_failure).
+func (s *Switch) unrecordable() error {
+	if !s.config().RefuseUnrecorded {
+		return nil
+	}
+	return s.recorder.Ready()
 }
 
 // serve dispatches a validated request: within a dialog first, then by method
