@@ -515,6 +515,9 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 	case sip.CANCEL, sip.BYE, sip.UPDATE, sip.INFO, sip.PRACK, sip.NOTIFY:
 		// Nothing to cancel, end or update (RFC 3261 §9.2, §15.1.2).
 		s.end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
+	case sip.REFER:
+		// Nobody makes us call by a REFER alone.
+		s.end.reply(req, tx, 403, "Forbidden")
 	default:
 		s.end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
 	}
@@ -524,7 +527,7 @@ func (s *Switch) serveInDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 	s.mu.Lock()
 	l := s.dialogs[dialogID{req.CallID().Value(), tag}]
 	s.mu.Unlock()
-	if l != nil && l.c.post(messageReceived{l, req, tx}) {
+	if l != nil && l.post(messageReceived{l, req, tx}) {
 		return
 	}
 	if req.Method == sip.OPTIONS {
@@ -544,13 +547,14 @@ func (s *Switch) strayResponse(res *sip.Response) {
 	l := s.dialogs[dialogID{res.CallID().Value(), tag}]
 	s.mu.Unlock()
 	if l != nil {
-		l.c.post(strayReceived{l, res})
+		l.post(strayReceived{l, res})
 	}
 }
 
 func (s *Switch) optionsResponse(req *sip.Request) *sip.Response {
 	res := sip.NewResponseFromRequest(req, 200, "OK", nil)
 	res.AppendHeader(sip.NewHeader("Allow", allow))
+	res.AppendHeader(sip.NewHeader("Supported", supported))
 	res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
 	res.AppendHeader(sip.NewHeader("Accept-Language", "pl, en"))
 	return res
@@ -700,8 +704,8 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 		a.trunk.take()
 	}
 	s.end.respond(tx, sip.NewResponseFromRequest(req, 100, "Trying", nil))
-	if !tx.OnCancel(func(*sip.Request) { c.post(inviteCancelled{a}) }) {
-		c.post(inviteCancelled{a})
+	if !tx.OnCancel(func(*sip.Request) { a.post(inviteCancelled{a}) }) {
+		a.post(inviteCancelled{a})
 	}
 	s.counts.begun(c.rec.Direction)
 	go c.run(start)
