@@ -192,7 +192,8 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	c.rec.Ended = now
 	row := causes[cause]
 	switch st := c.rec.SIPStatus; {
-	case st == 0 || st == 401 || st == 407:
+	case st == 0 || st == 401 || st == 407 || st/100 == 3:
+		// Challenges and redirections were meant for us, not for who called.
 		c.rec.SIPStatus = row.status
 	case st != row.status:
 		// What the far end said, or a closer reason of our own, is passed on.
@@ -286,7 +287,7 @@ func (c *call) converse(b *leg, ext string) {
 	c.phase = phaseTalking
 	c.rec.Answered = now
 	c.rec.Segments = append(c.rec.Segments, store.Segment{Extension: ext, From: now})
-	if c.citizen != nil {
+	if c.citizen != nil || c.s.config().Dial.RecordInternal {
 		c.record(now)
 	}
 	c.save()
@@ -294,16 +295,18 @@ func (c *call) converse(b *leg, ext string) {
 	c.s.log.Info("conversation began", "call", c.rec.ID, "direction", string(c.rec.Direction), "ext", ext)
 }
 
+// record begins the recording: the citizen's leg on the left, the office's on
+// the right; of an internal call the caller's on the left.
 func (c *call) record(now time.Time) {
-	office := c.a
-	if c.citizen == c.a {
-		office = c.b
+	left, right := c.a, c.b
+	if c.citizen == c.b {
+		left, right = c.b, c.a
 	}
 	r := c.s.recorder.Start(c.rec, now)
 	c.recording = r
 	c.rec.Day = r.Day()
-	c.citizen.stream.SetTap(r.Citizen())
-	office.stream.SetTap(r.Office())
+	left.stream.SetTap(r.Citizen())
+	right.stream.SetTap(r.Office())
 }
 
 // rewire sets what each party of the conversation hears: the other one, or
@@ -350,6 +353,10 @@ func (c *call) noteHold() {
 	}
 	if holder == c.holder {
 		return
+	}
+	for _, l := range []*leg{c.a, c.b} {
+		l.muted = holder != nil
+		l.apply()
 	}
 	now := time.Now()
 	if c.recording != nil && (holder == nil || c.holder == nil) {

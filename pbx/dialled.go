@@ -113,6 +113,7 @@ func (c *dialled) nextTrunk(cause store.Cause) {
 		}
 		l := c.newLeg(c.nextLabel())
 		l.trunk = t
+		c.early = false
 		t.take()
 		if err := l.dial(to); err != nil {
 			c.s.log.Warn("trunk not called", "call", c.rec.ID, "trunk", t.cfg.Name, "err", err)
@@ -177,6 +178,7 @@ func (c *dialled) answered(l *leg) {
 		l.hangUp(487, "Request Terminated")
 		return
 	}
+	c.rec.SIPStatus, c.rec.Q850 = 0, 0 // those of a trunk that failed before
 	// The phone is answered now; what it says is recorded from the same instant.
 	if c.a.state == legInviting {
 		if c.answer != nil {

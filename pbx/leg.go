@@ -44,6 +44,8 @@ type leg struct {
 	// held: the peer put us on hold (its SDP lets it hear nothing from us, or
 	// only its own music).
 	held bool
+	// muted: somebody holds the conversation; what the peer says is for nobody.
+	muted bool
 
 	// UAS
 	invite   *sip.Request // received (UAS) or sent last (UAC)
@@ -110,6 +112,17 @@ func (l *leg) configure(p media.Params) {
 	p.Signalling = l.d.hop.remote.Addr()
 	l.params = p
 	l.held = l.neg.held()
+	l.apply()
+}
+
+// apply tells the stream what is settled. While somebody holds, nothing is
+// listened to, whatever the direction allows, so that the media timeout is off
+// and begins anew afterwards: who holds with sendonly need not send.
+func (l *leg) apply() {
+	p := l.params
+	if l.held || l.muted {
+		p.Direction &^= media.RecvOnly
+	}
 	if l.stream != nil {
 		l.stream.Configure(p)
 	}
@@ -250,7 +263,13 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 			end.reply(l.invite, l.inviteTx, 487, "Request Terminated")
 		}
 		cause := q850(req)
+		unanswered := l.state == legInviting && l.inviteTx == nil
 		l.ended()
+		if unanswered {
+			// The BYE has overtaken the 200, which will be acknowledged and ended.
+			l.c.script.failed(l, 480, cause)
+			return
+		}
 		l.c.script.hungUp(l, cause)
 	case sip.INVITE:
 		l.reinvited(req, tx)

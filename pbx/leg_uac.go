@@ -115,6 +115,7 @@ func (l *leg) proceeding(res *sip.Response) {
 		if err != nil {
 			l.log(slog.LevelInfo, "early answer unusable", "status", res.StatusCode, "err", err)
 		} else {
+			l.neg.reopen()
 			l.configure(params)
 			early = true
 		}
@@ -149,6 +150,12 @@ func (l *leg) accepted(res *sip.Response) {
 		return
 	}
 	l.state = legUp
+	if len(res.Body()) == 0 && l.neg.settled() {
+		// The early answer was the answer.
+		l.neg.conclude()
+		l.c.script.answered(l)
+		return
+	}
 	params, err := l.neg.accept(res.Body())
 	if err != nil {
 		l.log(slog.LevelInfo, "answer unusable", "err", err)

@@ -206,6 +206,14 @@ func (n *negotiation) readAnswer(answer []byte) (sdpTerms, error) {
 	return n.read(s, m)
 }
 
+// reopen lets another answer to the same offer follow: the one that accept has
+// read came in a provisional response, and the final one may be of another fork
+// (RFC 3261 §13.2.2.4, RFC 6337 §3.1.1).
+func (n *negotiation) reopen() { n.offered = true }
+
+// conclude says that the answer read before reopen was the last one.
+func (n *negotiation) conclude() { n.offered = false }
+
 // params is what was last agreed; zero before the first exchange.
 func (n *negotiation) params() media.Params { return n.agreed }
 

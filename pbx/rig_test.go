@@ -400,6 +400,27 @@ func (r *rig) device(ext string, host byte) *pbxtest.Phone {
 	return p
 }
 
+// otherCarrier is another peer at the carrier's address.
+func (r *rig) otherCarrier(port uint16) *pbxtest.Phone {
+	return r.peer(fmt.Sprintf("carrier:%d", port), pbxtest.PeerConfig{Addr: netip.AddrPortFrom(carrierAddr.Addr(), port), Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)}})
+}
+
+// stranger is a peer at the foreign address.
+func (r *rig) stranger(user, password string) *pbxtest.Phone {
+	addr := netip.AddrPortFrom(foreignAddr.Addr(), uint16(5060+len(r.phones)))
+	return r.peer("stranger:"+password, pbxtest.PeerConfig{Addr: addr, User: user, Username: user, Password: password})
+}
+
+func (r *rig) peer(name string, cfg pbxtest.PeerConfig) *pbxtest.Phone {
+	r.t.Helper()
+	cfg.Name, cfg.Listen, cfg.Switch, cfg.Seed = name, r.net.Listen, switchAddr, uint64(cfg.Addr.Port())
+	r.ladder.Name(cfg.Addr, name)
+	p, err := pbxtest.NewPhone(cfg)
+	r.must(err)
+	r.phones[name] = p
+	return p
+}
+
 // behave makes a phone behave one way from now on.
 func (r *rig) behave(phone string, b pbxtest.Behaviour) {
 	r.phones[phone].SetBehaviour(pbxtest.Always(b))
@@ -419,6 +440,7 @@ func (r *rig) answeredBy(phone string) *pbxtest.Call {
 	c, err := r.phones[phone].WaitCall(2 * time.Minute)
 	r.must(err)
 	r.must(c.WaitAnswered(time.Minute))
+	time.Sleep(10 * time.Millisecond) // no human hangs up in the instant of the answer
 	return c
 }
 
@@ -471,6 +493,9 @@ func (r *rig) audioFiles() []string {
 	}))
 	return out
 }
+
+// today is the day of all scenarios: bubbles begin at midnight UTC.
+func today() ordinance.Day { return ordinance.DayOf(time.Now()) }
 
 // ended asserts how a record ended.
 func ended(t *testing.T, rec store.CallRecord, cause store.Cause, outcome store.Outcome) {

@@ -515,3 +515,25 @@ func TestForked2xx(t *testing.T) {
 		ended(t, r.only(), store.CauseHangupCaller, store.OutcomeOK)
 	})
 }
+
+// TestByeOvertakes200: a phone whose BYE comes before its 200 has not taken the
+// call; the next agent gets it, and the late 200 is acknowledged and ended.
+func TestByeOvertakes200(t *testing.T) {
+	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
+		r.lose(phoneAddr(0), "SIP/2.0 200 OK\r\n", func(n int) bool { return n == 1 })
+		call := r.call()
+		agent, err := r.phones["101"].WaitCall(time.Minute)
+		r.must(err)
+		r.must(agent.WaitAnswered(time.Minute))
+		agent.Hangup()
+		r.answeredBy("102")
+		time.Sleep(time.Second)
+		call.Hangup()
+		rec := r.only()
+		ended(t, rec, store.CauseHangupCaller, store.OutcomeOK)
+		if len(rec.Rings) != 2 || rec.Rings[0].Result != "unreachable" || rec.Segments[0].Extension != "102" {
+			t.Errorf("rings %+v", rec.Rings)
+		}
+		r.says("101 > switch BYE", "101 > switch 200 OK (INVITE)", "switch > 101 ACK", "switch > 101 BYE")
+	})
+}

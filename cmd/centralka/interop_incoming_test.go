@@ -1,6 +1,6 @@
 //go:build interop
 
-package main
+package main_test
 
 import (
 	"os"
@@ -52,8 +52,13 @@ func TestConversation(t *testing.T) {
 	r := newRig(t)
 	r.start()
 	agent := r.agent("101", tonePhone)
-	carrier := r.deliver("in_conversation", 6*time.Second)
+	carrier := r.deliver("in_conversation", 7*time.Second)
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
+	for _, page := range []string{"/stan", "/stan.json", "/metrics", "/healthz"} {
+		if status, body := r.get(page); status != 200 || body == "" || strings.Contains(body, citizenNumber[3:]) {
+			t.Errorf("%s in a call: status %d, %d bytes, or the caller's number in it", page, status, len(body))
+		}
+	}
 	carrier.succeed(20 * time.Second)
 	agent.await("CALL_CLOSED", 5*time.Second)
 	agent.quit()
@@ -85,8 +90,8 @@ func TestConversation(t *testing.T) {
 }
 
 // TestConversationHeardByCarrier has a phone stack as the carrier, to hear what
-// SIPp cannot: announcement, then agent; and its keys pressed on the way (RFC
-// 4733) are no sound in the recording.
+// SIPp cannot: announcement, then agent. Keys pressed on the way (RFC 4733) reach
+// the agent's phone and are no sound in the recording.
 func TestConversationHeardByCarrier(t *testing.T) {
 	r := newRig(t)
 	citizen := startPhone(t, phoneSetup{name: "citizen", ext: citizenNumber, server: r.sip(), control: r.addr(30) + ":4444", tone: toneCarrier})
@@ -94,11 +99,16 @@ func TestConversationHeardByCarrier(t *testing.T) {
 	r.start()
 	agent := r.agent("101", tonePhone)
 	citizen.order("dial", "sip:"+officeNumber+"@"+r.sip())
+	citizen.await("CALL_ESTABLISHED", 5*time.Second)
+	citizen.order("sndcode", "*") // skips nothing (S1.4-b)
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
 	pauseFor(1500 * time.Millisecond)
 	for _, key := range []string{"1", "9", "#"} {
 		citizen.order("sndcode", key)
-		pauseFor(250 * time.Millisecond)
+		if ev := agent.await("CALL_DTMF_START", 5*time.Second); ev.Param != key {
+			t.Errorf("the agent's phone got the key %q, want %q", ev.Param, key)
+		}
+		agent.await("CALL_DTMF_END", 5*time.Second)
 	}
 	pauseFor(1500 * time.Millisecond)
 	citizen.order("hangup", "")
@@ -108,12 +118,16 @@ func TestConversationHeardByCarrier(t *testing.T) {
 	assertHears(t, citizen.heard(), tonePhone, toneCarrier)
 
 	v := r.open()
-	path := v.recorded(v.only(), store.OutcomeOK)
-	assertLanes(t, path, toneCarrier, tonePhone, 500*time.Millisecond, 3*time.Second)
+	call := v.only()
+	if a := call.Announcement; !a.Complete || a.Ended.Sub(a.Started) < time.Second {
+		t.Errorf("announcement %+v", a)
+	}
+	path := v.recorded(call, store.OutcomeOK)
+	assertLanes(t, path, toneCarrier, tonePhone, 500*time.Millisecond, 1500*time.Millisecond)
 	w := readWAV(t, path)
 	for lane := range w.lanes {
 		for _, hz := range []int{697, 852, 941, 1209, 1477} { // 1, 9 and #
-			if got := w.level(lane, hz, 0, w.length()); got > 0.02 {
+			if got := w.loudest(lane, hz); got > 0.05 {
 				t.Errorf("channel %d: DTMF tone of %d Hz (%.3f)", lane+1, hz, got)
 			}
 		}
@@ -226,7 +240,7 @@ func TestLateOffer(t *testing.T) {
 	r := newRig(t)
 	r.start()
 	agent := r.agent("101", tonePhone)
-	carrier := r.deliver("in_late_offer", 5*time.Second)
+	carrier := r.deliver("in_late_offer", 6*time.Second)
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
 	carrier.succeed(15 * time.Second)
 	v := r.open()
@@ -239,7 +253,7 @@ func TestHold(t *testing.T) {
 	r := newRig(t)
 	r.start()
 	agent := r.agent("101", tonePhone)
-	carrier := r.deliver("in_hold", 4*time.Second)
+	carrier := r.deliver("in_hold", 5*time.Second)
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
 	carrier.succeed(30 * time.Second)
 	v := r.open()
@@ -278,7 +292,7 @@ func testUndisturbed(t *testing.T, scenario string) {
 	r := newRig(t)
 	r.start()
 	agent := r.agent("101", tonePhone)
-	carrier := r.deliver(scenario, 4*time.Second)
+	carrier := r.deliver(scenario, 5*time.Second)
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
 	carrier.succeed(15 * time.Second)
 	v := r.open()
@@ -296,7 +310,7 @@ func TestWithheld(t *testing.T) {
 	r := newRig(t)
 	r.start()
 	agent := r.agent("101", tonePhone)
-	carrier := r.deliver("in_withheld", 4*time.Second)
+	carrier := r.deliver("in_withheld", 5*time.Second)
 	ev := agent.await("CALL_ESTABLISHED", 10*time.Second)
 	carrier.succeed(15 * time.Second)
 	if strings.Contains(ev.Peer, citizenNumber[1:]) {
@@ -324,7 +338,7 @@ func TestExtensionNumber(t *testing.T) {
 	r.start()
 	agent := r.agent("101", tonePhone)
 	carrier := startSIPp(t, sippRun{scenario: "in_conversation", from: r.addr(2) + ":5080", to: r.sip(),
-		service: directNumber, caller: citizenNumber, tone: toneCarrier, talk: 4 * time.Second})
+		service: directNumber, caller: citizenNumber, tone: toneCarrier, talk: 6 * time.Second})
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
 	carrier.succeed(15 * time.Second)
 	v := r.open()

@@ -5,7 +5,7 @@
 // letter of its scenarios (pbx/testdata/sipp), baresip is the desk phone, sox
 // and go-audio/wav judge the recordings. docs/interop.md tells how to run and
 // read them.
-package main
+package main_test
 
 import (
 	"context"
