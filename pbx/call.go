@@ -298,15 +298,22 @@ func (c *call) converse(b *leg, ext string) {
 // record begins the recording: the citizen's leg on the left, the office's on
 // the right; of an internal call the caller's on the left.
 func (c *call) record(now time.Time) {
-	left, right := c.a, c.b
-	if c.citizen == c.b {
-		left, right = c.b, c.a
-	}
 	r := c.s.recorder.Start(c.rec, now)
 	c.recording = r
 	c.rec.Day = r.Day()
-	left.stream.SetTap(r.Citizen())
-	right.stream.SetTap(r.Office())
+	c.tap(c.a)
+	c.tap(c.b)
+}
+
+// tap records l, which is c.a or c.b, in its lane.
+func (c *call) tap(l *leg) {
+	switch {
+	case l.stream == nil:
+	case l == c.citizen || c.citizen == nil && l == c.a:
+		l.stream.SetTap(c.recording.Citizen())
+	default:
+		l.stream.SetTap(c.recording.Office())
+	}
 }
 
 // rewire sets what each party of the conversation hears: the other one, or

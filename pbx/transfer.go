@@ -136,22 +136,26 @@ func (c *call) interrupt(by *leg) {
 // is office. What is recorded stays one recording; it begins here if only now
 // somebody outside takes part.
 func (c *call) rejoin(office *leg, ext string, number ordinance.Number) {
-	now := time.Now()
+	now, called := time.Now(), number
 	c.talking = true
 	c.phase = phaseTalking
-	c.rec.Segments = append(c.rec.Segments, store.Segment{Extension: ext, Number: number, From: now})
-	switch {
-	case c.recording != nil:
-		if office.stream != nil {
-			office.stream.SetTap(c.recording.Office())
-		}
-	case c.citizen == nil && office.trunk != nil:
+	if c.citizen == nil && office.trunk != nil {
 		// An internal call that was passed on to the outside: a call to the outside
 		// like any other (Zarz. 284/17 §1 ust. 3).
 		c.citizen = office
-		c.rec.Direction, c.rec.Called, c.rec.Trunk = store.Outgoing, number, office.trunk.cfg.Name
-		c.record(now)
+		ext, number = c.other(office).ext, ""
+		c.rec.Direction, c.rec.Called, c.rec.Trunk = store.Outgoing, called, office.trunk.cfg.Name
+		if c.recording == nil {
+			c.record(now)
+		} else if stays := c.other(office); stays.stream != nil {
+			stays.stream.SetTap(nil) // it may change its lane
+			c.tap(stays)
+		}
 	}
+	if c.recording != nil {
+		c.tap(office)
+	}
+	c.rec.Segments = append(c.rec.Segments, store.Segment{Extension: ext, Number: number, From: now})
 	c.save()
 	c.rewire()
 	c.s.log.Info("conversation goes on", "call", c.rec.ID, "direction", string(c.rec.Direction), "ext", ext)
