@@ -36,6 +36,7 @@ type call struct {
 	over      bool                // the cause is set; only farewells remain
 	phase     string              // for the status page
 	status    atomic.Pointer[CallStatus]
+	lamps     atomic.Pointer[[]lamp]
 }
 
 // event is something that happened to a call; it is applied on the call's

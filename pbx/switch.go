@@ -572,11 +572,23 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 	}
 	s.mu.Unlock()
 	if t := s.trunkOf(h.remote); t != nil {
+		if req.GetHeader("Replaces") != nil {
+			s.end.reply(req, tx, 403, "Forbidden") // nobody outside takes our calls over
+			return
+		}
 		s.acceptTrunkInvite(req, tx, t, h)
 		return
 	}
 	ext, ok := s.authenticate(req, tx, h)
 	if !ok {
+		return
+	}
+	if fields := req.GetHeaders("Replaces"); len(fields) > 0 {
+		s.serveReplaces(req, tx, ext, h, fields)
+		return
+	}
+	if ok, of := pickupCode(userOf(req.Recipient), s.isExtension); ok {
+		s.servePickup(req, tx, ext, h, of)
 		return
 	}
 	s.acceptPhoneInvite(req, tx, ext, h)
@@ -683,6 +695,15 @@ func (s *Switch) newCall(rec store.CallRecord) *call {
 // set on the request itself, so that every response carries the same one, those
 // that sipgo makes included.
 func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h hop, fixed bool, start func()) {
+	if s.enrol(c, a, req, tx, h, fixed) {
+		s.counts.begun(c.rec.Direction)
+		go c.run(start)
+	}
+}
+
+// enrol makes the dialog of an INVITE known, and c with it unless it is nil: then
+// the leg joins a call that there is already. It reports false if it has refused.
+func (s *Switch) enrol(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h hop, fixed bool) bool {
 	tag := newTag()
 	req.To().Params.Add("tag", tag)
 	a.d = uasDialog(req, tag, h, fixed)
@@ -693,10 +714,12 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	if s.closed {
 		s.mu.Unlock()
 		s.end.reply(req, tx, 503, "Service Unavailable", sip.NewHeader("Retry-After", "10"))
-		return
+		return false
 	}
-	s.calls.Add(1)
-	s.byID[c.rec.ID] = c
+	if c != nil {
+		s.calls.Add(1)
+		s.byID[c.rec.ID] = c
+	}
 	s.dialogs[a.d.id] = a
 	s.pending[a.mergeKey] = branch
 	s.mu.Unlock()
@@ -707,8 +730,7 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	if !tx.OnCancel(func(*sip.Request) { a.post(inviteCancelled{a}) }) {
 		a.post(inviteCancelled{a})
 	}
-	s.counts.begun(c.rec.Direction)
-	go c.run(start)
+	return true
 }
 
 // remember makes a UAC leg reachable by messages of its dialog.
