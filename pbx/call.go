@@ -52,6 +52,7 @@ type script interface {
 	mediaChanged(l *leg)                  // re-INVITE or UPDATE: hold, resume, new address
 	mediaFailed(l *leg)                   // an answer that cannot be used
 	mediaTimedOut(l *leg)
+	sessionExpired(l *leg) // its session timer ran out, or its refresh failed
 	played(l *leg, p media.Played)
 }
 
@@ -382,6 +383,7 @@ var causes = map[store.Cause]causeRow{
 	store.CauseOverload:           {503, "Service Unavailable", 42, "5"},
 	store.CauseNoAck:              {408, "Request Timeout", 102, ""},
 	store.CauseMediaTimeout:       {480, "Temporarily Unavailable", 102, ""},
+	store.CauseSessionExpired:     {480, "Temporarily Unavailable", 102, ""},
 	store.CauseShutdown:           {503, "Service Unavailable", 41, "10"},
 	store.CauseInterrupted:        {500, "Server Internal Error", 41, ""},
 	store.CauseInternal:           {500, "Server Internal Error", 41, ""},

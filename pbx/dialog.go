@@ -12,6 +12,12 @@ import (
 // it: carriers refresh sessions by it only if it is (RFC 3311 §4).
 const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO"
 
+// supported names the extensions that we have (RFC 3261 §20.37).
+const supported = "timer"
+
+// extensions are those that a request may require.
+var extensions = []string{"timer"}
+
 // dialogID names a dialog at our side: Call-ID and our tag.
 type dialogID struct{ callID, localTag string }
 

@@ -253,7 +253,7 @@ func (e *endpoint) receive(req *sip.Request, tx *sip.ServerTx) {
 		// it for ever.
 		defer tx.Terminate()
 	}
-	if status, reason, extra := validate(req, requestRules{Own: e.sentBy()}); status != 0 {
+	if status, reason, extra := validate(req, requestRules{Extensions: extensions, Own: e.sentBy()}); status != 0 {
 		if req.IsAck() {
 			return
 		}

@@ -64,6 +64,8 @@ type leg struct {
 	early       *messageReceived // a BYE that came before the 2xx (see overtook)
 	guardTimer  *time.Timer      // gives up on a peer that never ends its transaction
 
+	session sessionTimer
+
 	mergeKey string // of the INVITE that began it (RFC 3261 §8.2.2.2)
 }
 
@@ -133,6 +135,7 @@ func (l *leg) closeMedia() {
 // answer sends the 200 to the INVITE that began this leg. body is our SDP.
 func (l *leg) answer(body []byte, offered bool) {
 	res := l.response(l.invite, 200, "OK")
+	l.grantSession(l.invite, res)
 	l.addSDP(res, body)
 	l.state, l.wasAnswered = legAnswered, true
 	l.send2xx(&await2xx{seq: l.invite.CSeq().SeqNo, res: res, tx: l.inviteTx, initial: true, offered: offered})
@@ -202,6 +205,7 @@ func (l *leg) response(req *sip.Request, status int, reason string) *sip.Respons
 	res := sip.NewResponseFromRequest(req, status, reason, nil)
 	res.AppendHeader(l.c.s.end.contact(l.d.hop, l.d.local.User))
 	res.AppendHeader(sip.NewHeader("Allow", allow))
+	res.AppendHeader(sip.NewHeader("Supported", supported))
 	return res
 }
 
@@ -351,8 +355,11 @@ func (l *leg) reinvited(req *sip.Request, tx *sip.ServerTx) {
 	case l.state == legInviting:
 		end.reply(req, tx, 500, "INVITE In Progress", sip.NewHeader("Retry-After", "1"))
 		return
-	case l.await != nil || l.state != legUp:
+	case l.await != nil || l.session.offering || l.state != legUp:
 		end.reply(req, tx, 491, "Request Pending")
+		return
+	case shortSession(req):
+		end.refuseSession(req, tx)
 		return
 	}
 	body, status, reason := sdpBody(req)
@@ -379,6 +386,7 @@ func (l *leg) reinvited(req *sip.Request, tx *sip.ServerTx) {
 		l.configure(params)
 	}
 	a.res = l.response(req, 200, "OK")
+	l.grantSession(req, a.res)
 	l.addSDP(a.res, sdp)
 	l.send2xx(a)
 	if !a.offered {
@@ -390,6 +398,10 @@ func (l *leg) reinvited(req *sip.Request, tx *sip.ServerTx) {
 // without ACK, without one a refresh.
 func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 	end := l.c.s.end
+	if shortSession(req) {
+		end.refuseSession(req, tx)
+		return
+	}
 	body, status, reason := sdpBody(req)
 	if status != 0 {
 		end.reply(req, tx, status, reason)
@@ -399,10 +411,14 @@ func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 		l.d.target = *c.Address.Clone()
 	}
 	if len(body) == 0 {
-		end.respond(tx, l.response(req, 200, "OK"))
+		res := l.response(req, 200, "OK")
+		if l.state == legUp || l.state == legAnswered {
+			l.grantSession(req, res)
+		}
+		end.respond(tx, res)
 		return
 	}
-	if l.await != nil || l.state != legUp {
+	if l.await != nil || l.session.offering || l.state != legUp {
 		// An offer while ours, or the answer to theirs, is outstanding.
 		end.reply(req, tx, 491, "Request Pending")
 		return
@@ -414,6 +430,7 @@ func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 	}
 	l.configure(params)
 	res := l.response(req, 200, "OK")
+	l.grantSession(req, res)
 	l.addSDP(res, answer)
 	end.respond(tx, res)
 	l.c.script.mediaChanged(l)
@@ -520,6 +537,7 @@ func (l *leg) ended() {
 	if l.guardTimer != nil {
 		l.guardTimer.Stop()
 	}
+	l.session.stop()
 	l.closeMedia()
 	l.c.s.forget(l)
 }

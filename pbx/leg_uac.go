@@ -39,6 +39,8 @@ func (l *leg) dial(to callee) error {
 	req := l.d.request(sip.INVITE)
 	req.AppendHeader(l.c.s.end.contact(to.hop, l.d.local.User))
 	req.AppendHeader(sip.NewHeader("Allow", allow))
+	req.AppendHeader(sip.NewHeader("Supported", supported))
+	l.askSession(req)
 	req.AppendHeader(sip.NewHeader("User-Agent", l.c.s.cfg.SIP.UserAgent))
 	for _, h := range to.headers {
 		req.AppendHeader(h)
@@ -147,6 +149,7 @@ func (l *leg) accepted(res *sip.Response) {
 		return
 	}
 	l.state = legUp
+	l.sessionGranted(res)
 	if len(res.Body()) == 0 && l.neg.settled() {
 		// The early answer was the answer.
 		l.neg.conclude()
@@ -201,6 +204,17 @@ func (l *leg) refused(res *sip.Response) {
 			l.sendInvite(again)
 			return
 		}
+	}
+	if res.StatusCode == 422 && !l.cancelled && l.raiseSession(res) {
+		// RFC 4028 §7.3: once more with what the peer asks for. Credentials are
+		// made anew if it wants them.
+		again := l.retry(l.invite)
+		again.RemoveHeader("Authorization")
+		again.RemoveHeader("Proxy-Authorization")
+		l.authTried = false
+		l.askSession(again)
+		l.sendInvite(again)
+		return
 	}
 	if l.state == legEnded {
 		return
@@ -268,7 +282,7 @@ type strayReceived struct {
 }
 
 func (ev strayReceived) on(*call) {
-	if ev.res.CSeq().MethodName == sip.INVITE && ev.res.IsSuccess() {
+	if ev.res.CSeq().MethodName == sip.INVITE && ev.res.IsSuccess() && !ev.l.reacknowledge(ev.res) {
 		ev.l.accepted(ev.res)
 	}
 }

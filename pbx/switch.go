@@ -551,6 +551,7 @@ func (s *Switch) strayResponse(res *sip.Response) {
 func (s *Switch) optionsResponse(req *sip.Request) *sip.Response {
 	res := sip.NewResponseFromRequest(req, 200, "OK", nil)
 	res.AppendHeader(sip.NewHeader("Allow", allow))
+	res.AppendHeader(sip.NewHeader("Supported", supported))
 	res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
 	res.AppendHeader(sip.NewHeader("Accept-Language", "pl, en"))
 	return res
@@ -568,11 +569,19 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 	}
 	s.mu.Unlock()
 	if t := s.trunkOf(h.remote); t != nil {
+		if shortSession(req) {
+			s.end.refuseSession(req, tx)
+			return
+		}
 		s.acceptTrunkInvite(req, tx, t, h)
 		return
 	}
 	ext, ok := s.authenticate(req, tx, h)
 	if !ok {
+		return
+	}
+	if shortSession(req) {
+		s.end.refuseSession(req, tx)
 		return
 	}
 	s.acceptPhoneInvite(req, tx, ext, h)

@@ -149,8 +149,9 @@ const (
 	CauseOverload           Cause = "overload"       // no port, limit of calls, not ready
 	CauseNoAck              Cause = "no_ack"         // the 200 OK was never acknowledged
 	CauseMediaTimeout       Cause = "media_timeout"
-	CauseShutdown           Cause = "shutdown"    // the switch was stopped
-	CauseInterrupted        Cause = "interrupted" // the switch died; set by recovery
+	CauseSessionExpired     Cause = "session_expired" // a peer did not refresh its session (RFC 4028)
+	CauseShutdown           Cause = "shutdown"        // the switch was stopped
+	CauseInterrupted        Cause = "interrupted"     // the switch died; set by recovery
 	CauseInternal           Cause = "internal_error"
 )
 
