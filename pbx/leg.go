@@ -64,7 +64,8 @@ type leg struct {
 	early       *messageReceived // a BYE that came before the 2xx (see overtook)
 	guardTimer  *time.Timer      // gives up on a peer that never ends its transaction
 
-	session sessionTimer
+	session  sessionTimer
+	reliable reliability
 
 	mergeKey string // of the INVITE that began it (RFC 3261 §8.2.2.2)
 }
@@ -134,9 +135,14 @@ func (l *leg) closeMedia() {
 
 // answer sends the 200 to the INVITE that began this leg. body is our SDP.
 func (l *leg) answer(body []byte, offered bool) {
+	if l.holdAnswer(func() { l.answer(body, offered) }) {
+		return
+	}
 	res := l.response(l.invite, 200, "OK")
 	l.grantSession(l.invite, res)
-	l.addSDP(res, body)
+	if !l.reliable.answered { // else it was the answer (RFC 6337 §3.1.1)
+		l.addSDP(res, body)
+	}
 	l.state, l.wasAnswered = legAnswered, true
 	l.send2xx(&await2xx{seq: l.invite.CSeq().SeqNo, res: res, tx: l.inviteTx, initial: true, offered: offered})
 }
@@ -188,7 +194,7 @@ func (l *leg) progress(status int, reason string, body []byte) {
 	if body != nil {
 		l.addSDP(res, body)
 	}
-	l.c.s.end.respond(l.inviteTx, res)
+	l.provision(res)
 }
 
 // reject ends an INVITE that we have not answered.
@@ -271,8 +277,7 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 		// (RFC 6086 §4.2.2: only named info packages could be refused).
 		end.reply(req, tx, 200, "OK")
 	case sip.PRACK:
-		// No reliable provisional response was sent (RFC 3262 §3).
-		end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
+		l.pracked(req, tx)
 	default:
 		end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
 	}
@@ -418,7 +423,9 @@ func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 		end.respond(tx, res)
 		return
 	}
-	if l.await != nil || l.session.offering || l.state != legUp {
+	if l.inviteTx == nil && l.state == legInviting && l.agreedReliably(l.d.remoteTag) {
+		l.neg.conclude() // the exchange of the INVITE is over (RFC 3311 §5.1)
+	} else if l.await != nil || l.session.offering || l.state != legUp {
 		// An offer while ours, or the answer to theirs, is outstanding.
 		end.reply(req, tx, 491, "Request Pending")
 		return
@@ -430,7 +437,9 @@ func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 	}
 	l.configure(params)
 	res := l.response(req, 200, "OK")
-	l.grantSession(req, res)
+	if l.state == legUp {
+		l.grantSession(req, res)
+	}
 	l.addSDP(res, answer)
 	end.respond(tx, res)
 	l.c.script.mediaChanged(l)
@@ -538,6 +547,7 @@ func (l *leg) ended() {
 		l.guardTimer.Stop()
 	}
 	l.session.stop()
+	l.reliable.stop()
 	l.closeMedia()
 	l.c.s.forget(l)
 }

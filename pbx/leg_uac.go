@@ -39,7 +39,12 @@ func (l *leg) dial(to callee) error {
 	req := l.d.request(sip.INVITE)
 	req.AppendHeader(l.c.s.end.contact(to.hop, l.d.local.User))
 	req.AppendHeader(sip.NewHeader("Allow", allow))
-	req.AppendHeader(sip.NewHeader("Supported", supported))
+	if l.trunk != nil {
+		req.AppendHeader(sip.NewHeader("Supported", supported))
+	} else {
+		// A phone's ringing is not worth a PRACK.
+		req.AppendHeader(sip.NewHeader("Supported", supportedByPhones))
+	}
 	l.askSession(req)
 	req.AppendHeader(sip.NewHeader("User-Agent", l.c.s.cfg.SIP.UserAgent))
 	for _, h := range to.headers {
@@ -105,11 +110,19 @@ func (l *leg) proceeding(res *sip.Response) {
 	if l.state != legInviting || res.StatusCode == 100 {
 		return
 	}
-	if tag, ok := res.To().Params.Get("tag"); ok && tag != "" {
+	rseq, ok := l.inOrder(res)
+	if !ok {
+		return
+	}
+	tag, _ := res.To().Params.Get("tag")
+	if tag != "" {
 		l.d.confirm(res) // early dialog (RFC 3261 §13.2.2.1)
 	}
+	if rseq != 0 {
+		l.prack(res, rseq)
+	}
 	early := false
-	if body := res.Body(); len(body) > 0 {
+	if body := res.Body(); len(body) > 0 && !l.agreedReliably(tag) {
 		params, err := l.neg.early(body)
 		if err != nil {
 			l.log(slog.LevelInfo, "early answer unusable", "status", res.StatusCode, "err", err)
@@ -117,6 +130,9 @@ func (l *leg) proceeding(res *sip.Response) {
 			l.neg.reopen()
 			l.configure(params)
 			early = true
+			if rseq != 0 {
+				l.reliable.agreed[tag] = true
+			}
 		}
 	}
 	l.c.script.ringing(l, res.StatusCode, early)
@@ -150,7 +166,7 @@ func (l *leg) accepted(res *sip.Response) {
 	}
 	l.state = legUp
 	l.sessionGranted(res)
-	if len(res.Body()) == 0 && l.neg.settled() {
+	if (len(res.Body()) == 0 || l.agreedReliably(tag)) && l.neg.settled() {
 		// The early answer was the answer.
 		l.neg.conclude()
 		l.c.script.answered(l)
@@ -189,7 +205,7 @@ func (l *leg) releaseFork(res *sip.Response) {
 	ack := d.build(sip.ACK, res.CSeq().SeqNo)
 	l.c.s.end.address(ack, d.next())
 	l.c.s.end.sendACK(ack)
-	bye := d.build(sip.BYE, res.CSeq().SeqNo+1)
+	bye := d.request(sip.BYE)
 	l.c.s.end.address(bye, d.next())
 	l.c.s.end.transact(bye, func(*sip.Response, error) {})
 }

@@ -10,7 +10,7 @@ import (
 
 const (
 	t2      = 4 * time.Second
-	allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, NOTIFY, MESSAGE, REFER"
+	allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, PRACK, NOTIFY, MESSAGE, REFER"
 )
 
 // clientTx is a request of ours (RFC 3261 §17.1).
