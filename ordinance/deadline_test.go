@@ -1,6 +1,9 @@
 package ordinance
 
 import (
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -59,5 +62,18 @@ func TestLastDayNeverGoesBack(t *testing.T) {
 			t.Fatalf("%v: %v is neither the same date nor a month's end", d, last)
 		}
 		prev = last
+	}
+}
+
+// TestDeadlinesWhateverTheMachinesZone runs the table in processes whose zone
+// is not ours (S0-a).
+func TestDeadlinesWhateverTheMachinesZone(t *testing.T) {
+	for _, zone := range []string{"UTC", "America/St_Johns", "Pacific/Kiritimati"} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestDeadline$", "-test.v")
+		cmd.Env = append(os.Environ(), "TZ="+zone, "ZONEINFO=")
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--- PASS: TestDeadline") {
+			t.Errorf("with TZ=%s: %v\n%s", zone, err, out)
+		}
 	}
 }

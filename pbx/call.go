@@ -253,7 +253,7 @@ func (c *call) converse(b *leg, ext string) {
 	c.phase = phaseTalking
 	c.rec.Answered = now
 	c.rec.Segments = append(c.rec.Segments, store.Segment{Extension: ext, From: now})
-	if c.citizen != nil {
+	if c.citizen != nil || c.s.config().Dial.RecordInternal {
 		c.record(now)
 	}
 	c.save()
@@ -261,16 +261,18 @@ func (c *call) converse(b *leg, ext string) {
 	c.s.log.Info("conversation began", "call", c.rec.ID, "direction", string(c.rec.Direction), "ext", ext)
 }
 
+// record begins the recording: the citizen's leg on the left, the office's on
+// the right; of an internal call the caller's on the left.
 func (c *call) record(now time.Time) {
-	office := c.a
-	if c.citizen == c.a {
-		office = c.b
+	left, right := c.a, c.b
+	if c.citizen == c.b {
+		left, right = c.b, c.a
 	}
 	r := c.s.recorder.Start(c.rec, now)
 	c.recording = r
 	c.rec.Day = r.Day()
-	c.citizen.stream.SetTap(r.Citizen())
-	office.stream.SetTap(r.Office())
+	left.stream.SetTap(r.Citizen())
+	right.stream.SetTap(r.Office())
 }
 
 // rewire sets what each party of the conversation hears: the other one, or

@@ -174,6 +174,9 @@ type DialConfig struct {
 	Block []string `toml:"block"`
 	// Most outgoing calls of one extension at a time.
 	MaxOutgoingPerExtension int `toml:"max_outgoing_per_extension"`
+	// Whether calls between two extensions are recorded too: the caller is in the
+	// left lane then. The ordinance speaks of calls that come in and go out (S1.3-e).
+	RecordInternal bool `toml:"record_internal"`
 }
 
 // GuardConfig is [guard]: who is listened to.

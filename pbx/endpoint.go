@@ -316,6 +316,17 @@ func (e *endpoint) reply(req *sip.Request, tx *sip.ServerTx, status int, reason 
 	e.respond(tx, res)
 }
 
+// refuseMethod answers a method that is not served here: 405 if it is one of
+// SIP's, 501 if nobody knows it (RFC 3261 §8.2.1, §21.5.2).
+func (e *endpoint) refuseMethod(req *sip.Request, tx *sip.ServerTx) {
+	switch req.Method {
+	case sip.REGISTER, sip.SUBSCRIBE, sip.NOTIFY, sip.REFER, sip.MESSAGE, sip.PUBLISH, sip.CANCEL:
+		e.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+	default:
+		e.reply(req, tx, 501, "Not Implemented", sip.NewHeader("Allow", allow))
+	}
+}
+
 // address sets where req goes and from which listener it leaves.
 func (e *endpoint) address(req *sip.Request, to hop) {
 	if req.ContentLength() == nil {

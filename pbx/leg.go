@@ -264,7 +264,13 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 			end.reply(l.invite, l.inviteTx, 487, "Request Terminated")
 		}
 		cause := q850(req)
+		unanswered := l.state == legInviting && l.inviteTx == nil
 		l.ended()
+		if unanswered {
+			// The BYE has overtaken the 200, which will be acknowledged and ended.
+			l.c.script.failed(l, 480, cause)
+			return
+		}
 		l.c.script.hungUp(l, cause)
 	case sip.INVITE:
 		l.reinvited(req, tx)
@@ -279,7 +285,7 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 	case sip.PRACK:
 		l.pracked(req, tx)
 	default:
-		end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+		end.refuseMethod(req, tx)
 	}
 }
 

@@ -111,7 +111,7 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 			var c sip.ContactHeader
 			c.Params = sip.NewParams()
 			name, err := sip.ParseAddressValue(part, &c.Address, &c.Params)
-			if err != nil {
+			if err != nil || c.Address.Scheme != "sip" && c.Address.Scheme != "sips" {
 				end.reply(req, tx, 400, "Bad Contact")
 				return
 			}
@@ -133,6 +133,14 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 	now := time.Now()
 	next := dropExpired(r.bindings[ext], now)
 	if star {
+		// RFC 3261 §10.3 step 6: a late copy of an old request removes nothing.
+		for _, b := range next {
+			if b.callID == callID && seq <= b.seq {
+				r.mu.Unlock()
+				end.reply(req, tx, 500, "CSeq Out Of Order")
+				return
+			}
+		}
 		next = nil
 	}
 	for _, c := range contacts {

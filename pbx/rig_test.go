@@ -440,6 +440,7 @@ func (r *rig) answeredBy(phone string) *pbxtest.Call {
 	c, err := r.phones[phone].WaitCall(2 * time.Minute)
 	r.must(err)
 	r.must(c.WaitAnswered(time.Minute))
+	time.Sleep(10 * time.Millisecond) // no human hangs up in the instant of the answer
 	return c
 }
 
@@ -492,6 +493,9 @@ func (r *rig) audioFiles() []string {
 	}))
 	return out
 }
+
+// today is the day of all scenarios: bubbles begin at midnight UTC.
+func today() ordinance.Day { return ordinance.DayOf(time.Now()) }
 
 // ended asserts how a record ended.
 func ended(t *testing.T, rec store.CallRecord, cause store.Cause, outcome store.Outcome) {

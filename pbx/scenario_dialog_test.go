@@ -239,7 +239,7 @@ func TestOrderInDialog(t *testing.T) {
 		if allow := status(405, inDialog(r, caller, "SUBSCRIBE", 10)).Get("Allow"); !strings.Contains(allow, "UPDATE") || !strings.Contains(allow, "BYE") {
 			t.Errorf("Allow %q", allow)
 		}
-		status(405, inDialog(r, caller, "FROBNICATE", 11))
+		status(501, inDialog(r, caller, "FROBNICATE", 11))
 		status(481, inDialog(r, caller, "PRACK", 12, pbxtest.Field{Name: "RAck", Value: "1 1 INVITE"}))
 		alien := inDialog(r, caller, "BYE", 13)
 		alien.Set("To", strings.Replace(alien.Get("To"), ";tag=", ";tag=x", 1))
@@ -262,7 +262,7 @@ func TestOrderInDialog(t *testing.T) {
 // TestOutsideOfDialogs: what needs none, and what needs one.
 func TestOutsideOfDialogs(t *testing.T) {
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
-		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 405, "FROBNICATE": 405} {
+		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 405, "FROBNICATE": 501} {
 			res := r.ask(r.carrier.NewRequest(method, "sip:"+switchAddr.String()))
 			if res.Status != want {
 				t.Errorf("%s answered %d, want %d", method, res.Status, want)
@@ -513,5 +513,27 @@ func TestForked2xx(t *testing.T) {
 		out.Hangup()
 		r.must(far.WaitEnded(time.Second))
 		ended(t, r.only(), store.CauseHangupCaller, store.OutcomeOK)
+	})
+}
+
+// TestByeOvertakes200: a phone whose BYE comes before its 200 has not taken the
+// call; the next agent gets it, and the late 200 is acknowledged and ended.
+func TestByeOvertakes200(t *testing.T) {
+	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
+		r.lose(phoneAddr(0), "SIP/2.0 200 OK\r\n", func(n int) bool { return n == 1 })
+		call := r.call()
+		agent, err := r.phones["101"].WaitCall(time.Minute)
+		r.must(err)
+		r.must(agent.WaitAnswered(time.Minute))
+		agent.Hangup()
+		r.answeredBy("102")
+		time.Sleep(time.Second)
+		call.Hangup()
+		rec := r.only()
+		ended(t, rec, store.CauseHangupCaller, store.OutcomeOK)
+		if len(rec.Rings) != 2 || rec.Rings[0].Result != "unreachable" || rec.Segments[0].Extension != "102" {
+			t.Errorf("rings %+v", rec.Rings)
+		}
+		r.says("101 > switch BYE", "101 > switch 200 OK (INVITE)", "switch > 101 ACK", "switch > 101 BYE")
 	})
 }

@@ -248,6 +248,25 @@ func TestInternalCall(t *testing.T) {
 	})
 }
 
+// TestInternalCallRecordedIfAsked: the switch of S1.3-e, off by default.
+func TestInternalCallRecordedIfAsked(t *testing.T) {
+	cfg := briefCity(t, "101", "102")
+	cfg.Dial.RecordInternal = true
+	scenario(t, cfg, func(t *testing.T, r *rig) {
+		out, err := r.phones["101"].Dial("102")
+		r.must(err)
+		other := r.answeredBy("102")
+		time.Sleep(3 * time.Second)
+		out.Hangup()
+		r.must(other.WaitEnded(time.Second))
+		rec := r.only()
+		ended(t, rec, store.CauseHangupCaller, store.OutcomeOK)
+		left, right := r.lanes(rec)
+		hears(t, "left lane", left, phoneHz, phoneHz+30)
+		hears(t, "right lane", right, phoneHz+30, phoneHz)
+	})
+}
+
 // TestInternalCallFails: busy, nobody there, no such extension, given up.
 func TestInternalCallFails(t *testing.T) {
 	scenario(t, briefCity(t, "101", "102", "103"), func(t *testing.T, r *rig) {

@@ -516,7 +516,7 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 		// Nothing to cancel, end or update (RFC 3261 §9.2, §15.1.2).
 		s.end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
 	default:
-		s.end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+		s.end.refuseMethod(req, tx)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"iter"
 	"log/slog"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -762,5 +764,19 @@ func TestUnreadableJournalIsAnError(t *testing.T) {
 	}
 	if _, err := render(io.Discard, broken, &outline{}); !errors.Is(err, syscall.EIO) {
 		t.Errorf("render: %v", err)
+	}
+}
+
+// TestNobodyStopsARecording: what a call can do with its recording is listed
+// here; nothing among it pauses, stops or deletes one (S1.3-f). Hold is the
+// parties' own and is labelled; Finish is the conversation's end.
+func TestNobodyStopsARecording(t *testing.T) {
+	var got []string
+	typ := reflect.TypeFor[*Recording]()
+	for i := range typ.NumMethod() {
+		got = append(got, typ.Method(i).Name)
+	}
+	if want := []string{"Citizen", "Day", "Finish", "Hold", "Office", "Update"}; !slices.Equal(got, want) {
+		t.Errorf("a recording can be told to %v, want %v", got, want)
 	}
 }

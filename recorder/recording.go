@@ -146,6 +146,9 @@ func (c *Recording) drain() (ended bool) {
 	ended = c.end >= 0
 	c.mu.Unlock()
 	if c.journal == nil && !c.create(ended) {
+		if ended {
+			c.lose()
+		}
 		c.tally()
 		return ended // until then the rings hold what comes
 	}
@@ -204,6 +207,24 @@ func (c *Recording) create(ended bool) bool {
 		c.refused = time.Now()
 	}
 	return c.err == nil
+}
+
+// lose counts what the rings still hold at the end of a recording whose journal
+// could never be created: a short one has lost everything without an overflow.
+func (c *Recording) lose() {
+	var lost uint64
+	for side, tap := range c.taps {
+		for tap.Next(&c.packet) {
+			c.dropped[side]++
+			lost++
+		}
+	}
+	c.fails++
+	r := c.recorder
+	r.mu.Lock()
+	r.status.WriteFails++
+	r.status.Unwritten += lost
+	r.mu.Unlock()
 }
 
 // begin writes what a journal begins with. The record is there for the case

@@ -127,7 +127,8 @@ func (s *Store) MoveCall(rec CallRecord, from ordinance.Day) error {
 		return s.PutCall(rec)
 	}
 	s.mu.Lock()
-	s.moved[rec.ID] = rec.Day
+	before, moved := s.moved[rec.ID]
+	s.moved[rec.ID] = rec.Day // bars late states before the record can be seen
 	s.mu.Unlock()
 	err := s.putCall(rec, func(tx *bbolt.Tx, rec CallRecord) error {
 		if err := tx.Bucket(bucketMoved).Put(rec.ID[:], []byte(from.String())); err != nil {
@@ -136,6 +137,11 @@ func (s *Store) MoveCall(rec CallRecord, from ordinance.Day) error {
 		return storeCall(tx, rec)
 	})
 	if err != nil {
+		s.mu.Lock()
+		if s.moved[rec.ID] = before; !moved {
+			delete(s.moved, rec.ID)
+		}
+		s.mu.Unlock()
 		return err
 	}
 	return s.finishMove(rec.ID, from, rec.Day)

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -310,5 +312,38 @@ func TestLateStateAfterMove(t *testing.T) {
 	}
 	if got, err := s.Call(rec.Day, rec.ID); err != nil || got.Revision != 2 {
 		t.Errorf("on its new day: %+v, %v", got, err)
+	}
+}
+
+// TestFailedMoveLeavesTheCallWhereItWas: its states are stored on the old day
+// as before.
+func TestFailedMoveLeavesTheCallWhereItWas(t *testing.T) {
+	files, full := osFiles, false
+	files.mkdir = func(r *os.Root, name string) error {
+		if full {
+			return syscall.ENOSPC
+		}
+		return osFiles.mkdir(r, name)
+	}
+	s := openTest(t, Config{files: &files})
+	defer closeTest(t, s)
+	rec := call(day1, 20*time.Hour)
+	rec.Cause = ""
+	must(t, s.PutCall(rec))
+	moved := rec
+	moved.Day = day1.Next(1)
+	full = true
+	if err := s.MoveCall(moved, day1); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("MoveCall: %v", err)
+	}
+	rec.Cause = CauseAbandoned
+	must(t, s.PutCall(rec))
+	if got, err := s.Find(rec.ID); err != nil || got.Day != day1 || got.Cause != CauseAbandoned {
+		t.Errorf("after a move that failed: %+v, %v", got, err)
+	}
+	full = false
+	must(t, s.MoveCall(moved, day1))
+	if got, err := s.Find(rec.ID); err != nil || got.Day != moved.Day {
+		t.Errorf("after the next: %+v, %v", got, err)
 	}
 }

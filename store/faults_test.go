@@ -19,6 +19,14 @@ import (
 type faults struct {
 	n  int
 	at func(n int) error // before the n-th operation; an error is its result
+	// after, if not nil, comes after each that made, moved or removed a name.
+	after func(n int)
+}
+
+func (f *faults) done() {
+	if f.after != nil {
+		f.after(f.n)
+	}
 }
 
 func (f *faults) ops() *fileOps {
@@ -31,6 +39,7 @@ func (f *faults) ops() *fileOps {
 		if err := next(); err != nil {
 			return nil, err
 		}
+		defer f.done()
 		return osFiles.create(r, name)
 	}
 	ops.write = func(file *os.File, b []byte, off int64) (int, error) {
@@ -56,6 +65,7 @@ func (f *faults) ops() *fileOps {
 			if err := next(); err != nil {
 				return err
 			}
+			defer f.done()
 			return do(r, name)
 		}
 	}
@@ -65,6 +75,7 @@ func (f *faults) ops() *fileOps {
 		if err := next(); err != nil {
 			return err
 		}
+		defer f.done()
 		return osFiles.rename(r, from, to)
 	}
 	return &ops
@@ -268,28 +279,35 @@ func inspect(t *testing.T, what, dir string, a *acked) {
 	}
 }
 
-// TestCrashBeforeEveryOperation takes a copy of the vault before each file
-// operation of the script, which is what kill -9 there would leave, and
-// inspects all of them.
-func TestCrashBeforeEveryOperation(t *testing.T) {
+// TestCrashAroundEveryOperation takes a copy of the vault before each file
+// operation of the script and after each that changed a folder, which is what
+// kill -9 there would leave, and inspects all of them.
+func TestCrashAroundEveryOperation(t *testing.T) {
 	base := memoryDir(t)
 	dir := filepath.Join(base, "vault")
 	a := newAcked()
-	var snapshots []*acked
-	f := &faults{}
-	f.at = func(n int) error {
-		snapshots = append(snapshots, a.clone())
-		return os.CopyFS(filepath.Join(base, fmt.Sprint(n)), os.DirFS(dir))
+	type moment struct {
+		what, dir string
+		acked     *acked
 	}
+	var moments []moment
+	keep := func(what string) error {
+		m := moment{what, filepath.Join(base, fmt.Sprint(len(moments))), a.clone()}
+		moments = append(moments, m)
+		return os.CopyFS(m.dir, os.DirFS(dir))
+	}
+	f := &faults{}
+	f.at = func(n int) error { return keep(fmt.Sprint("crash before operation ", n)) }
+	f.after = func(n int) { must(t, keep(fmt.Sprint("crash after operation ", n))) }
 	s := openTest(t, Config{Dir: dir, files: f.ops()})
 	script(s, a)
-	f.at = func(int) error { return nil }
+	f.at, f.after = func(int) error { return nil }, nil
 	closeTest(t, s)
-	if len(snapshots) < 60 || !a.doomed || len(a.recordings) != 2 {
-		t.Fatalf("%d operations, acknowledged %+v", len(snapshots), a)
+	if len(moments) < 80 || !a.doomed || len(a.recordings) != 2 {
+		t.Fatalf("%d moments, acknowledged %+v", len(moments), a)
 	}
-	for i, a := range snapshots {
-		inspect(t, fmt.Sprintf("crash before operation %d", i+1), filepath.Join(base, fmt.Sprint(i+1)), a)
+	for _, m := range moments {
+		inspect(t, m.what, m.dir, m.acked)
 	}
 	inspect(t, "at the end", dir, a)
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 
+	"go.etcd.io/bbolt"
+
 	"centralka/ordinance"
 )
 
@@ -321,12 +323,20 @@ func frames(r io.Reader, size int64) iter.Seq2[[]byte, error] {
 }
 
 // DropJournal removes a journal that recovery found to hold nothing. It must
-// be closed.
+// be closed, and so must the call's record, if there is one: what became of
+// the recording is on record before the journal goes.
 func (s *Store) DropJournal(day ordinance.Day, id ID) error {
 	p, err := s.acquire(day, false)
 	if err == nil {
 		defer s.yield(p)
-		err = s.dropJournal(day, id)
+		var rec CallRecord
+		err = p.view(func(tx *bbolt.Tx) (err error) { rec, err = getCall(tx, id); return err })
+		switch {
+		case err == nil && rec.Cause == "":
+			err = errors.New("the call's record is open")
+		case err == nil || errors.Is(err, ErrNotFound):
+			err = s.dropJournal(day, id)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("drop journal %v of %v: %w", id, day, err)

@@ -77,6 +77,12 @@ func TestJournalKeepsBlocks(t *testing.T) {
 		}
 	}
 	must(t, s.DropJournal(day1, id)) // as good as gone
+	rec := call(day1, 0)
+	rec.ID, rec.Cause = id, ""
+	must(t, s.PutCall(rec))
+	if s.DropJournal(day1, id) == nil {
+		t.Error("journal of an open call was dropped")
+	}
 }
 
 // TestTornJournalKeepsWholeBlocks cuts a journal at every length.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,5 +310,44 @@ func TestIndexAgainstTheOrdinance(t *testing.T) {
 	}
 	if _, err := s.Find(rec.ID); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFullDiskDeletesNothing: with a disk that takes not one byte more, nights
+// go by and everything that is in its term stays and reads at once (S6-b).
+func TestFullDiskDeletesNothing(t *testing.T) {
+	files, full, unlinked := osFiles, false, 0
+	files.write = func(f *os.File, b []byte, off int64) (int, error) {
+		if full {
+			return 0, syscall.ENOSPC
+		}
+		return f.WriteAt(b, off)
+	}
+	files.unlink = func(root *os.Root, name string) error {
+		unlinked++
+		return root.Remove(name)
+	}
+	s := openTest(t, Config{files: &files})
+	defer closeTest(t, s)
+	today := ordinance.DayOf(time.Now())
+	rec := CallRecord{ID: NewID(), Day: today, Began: today.Start().UTC(), Direction: Incoming, Cause: CauseHangupCaller}
+	voice := []byte("a voice on its first day")
+	rec = record(t, s, rec, voice)
+	full, unlinked = true, 0
+	if _, err := s.PutFile(today, NewID(), func(w io.Writer) error { _, err := w.Write(voice); return err }); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	unlinked = 0 // the file that did not fit
+	for range 3 {
+		if report, err := s.Sweep(t.Context(), time.Now()); err != nil || len(report.Days) != 0 {
+			t.Errorf("sweep on a full disk: %+v, %v", report, err)
+		}
+	}
+	c, err := s.OpenRecording(today, rec.ID)
+	must(t, err)
+	got, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
+	must(t, errors.Join(err, c.Close()))
+	if string(got) != string(voice) || unlinked != 0 {
+		t.Errorf("read %q; %d files were removed", got, unlinked)
 	}
 }

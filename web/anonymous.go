@@ -43,6 +43,10 @@ func (c StatusConfig) picture() Snapshot {
 	for i := range s.Agents {
 		s.Agents[i].Reason = anonymous(s.Agents[i].Reason)
 	}
+	s.Recorder.Latest = slices.Clone(s.Recorder.Latest)
+	for i := range s.Recorder.Latest {
+		s.Recorder.Latest[i].Reason = anonymous(s.Recorder.Latest[i].Reason)
+	}
 	s.Recorder.Err = anonymous(s.Recorder.Err)
 	s.Vault.SweepErr = anonymous(s.Vault.SweepErr)
 	s.Announced.Err = anonymous(s.Announced.Err)

@@ -94,6 +94,17 @@ type Recorder struct {
 	Err       string            `json:"error,omitempty"`
 	ErrAt     time.Time         `json:"error_at,omitzero"`
 	Incidents int               `json:"incidents_7_days"` // recordings failed or degraded
+	// Latest are the newest of them (S1.3-j).
+	Latest []Incident `json:"incidents"`
+}
+
+// Incident is a call whose recording failed or is not whole.
+type Incident struct {
+	At        time.Time `json:"at"` // the call's beginning
+	Call      string    `json:"call"`
+	Direction string    `json:"direction"`
+	Outcome   string    `json:"outcome"` // failed, degraded
+	Reason    string    `json:"reason"`
 }
 
 // Vault is the room for recordings, and their retention.

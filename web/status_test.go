@@ -22,7 +22,7 @@ func sample() Snapshot {
 		Phones:    []Phone{{Extension: "101", Devices: 1, Calls: 1}, {Extension: "102"}},
 		Queues:    []Queue{{Name: "cim", Open: true, Waiting: 2, Longest: 75 * time.Second}},
 		Agents:    []Agent{{Extension: "101", State: "talking", Since: now}, {Extension: "102", State: "away", Reason: "unregistered", Since: now}},
-		Recorder:  Recorder{Active: 1, Outcomes: map[string]uint64{"ok": 12, "failed": 1}, Dropped: map[string]uint64{"ring": 3}},
+		Recorder:  Recorder{Active: 1, Outcomes: map[string]uint64{"ok": 12, "failed": 1}, Dropped: map[string]uint64{"ring": 3}, Incidents: 1, Latest: []Incident{{At: now, Call: "cd34", Direction: "incoming", Outcome: "failed", Reason: "disk full"}}},
 		Vault:     Vault{Free: 12_500_000_000, Total: 100_000_000_000, DaysLeft: 210, NextSweep: now.Add(12 * time.Hour)},
 		Announced: Announced{Version: "284/17", TextSHA256: "714e", AudioSHA256: "4720", Duration: 17307 * time.Millisecond},
 		Media:     Media{Engine: "portable", Streams: 2, Ports: 5000, Received: 1000},
@@ -54,7 +54,7 @@ func TestStatusPage(t *testing.T) {
 	}
 	for _, want := range []string{
 		`<html lang="pl">`, `http-equiv="refresh"`, "Są alarmy", "Rejestrator nie zapisuje", "rozmowa", "1 min 1 s", "1 min 30 s", "działa", "nie odpowiada: no answer &lt;&amp;&gt;",
-		"telefon niezarejestrowany", "rozłączono w trakcie komunikatu", "12,5 GB z 100,0 GB, wystarczy na 210 dni", "23.11.2026, 10:15:00", "brak nagrania – awaria", "Trwa 1.",
+		"telefon niezarejestrowany", "rozłączono w trakcie komunikatu", "12,5 GB z 100,0 GB, wystarczy na 210 dni", "23.11.2026, 10:15:00", "brak nagrania – awaria", "Trwa 1.", "Incydenty: najnowsze", "disk full", "cd34",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not say %q", want)

@@ -112,7 +112,7 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	if f.profile != "" {
 		begin = []string{"bench", "switch", path, f.profile}
 	}
-	child, err := city.start(begin...)
+	child, err := startBenchChild(dir, begin...)
 	if err != nil {
 		return r, err
 	}
@@ -162,21 +162,18 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	}
 	r.measured(f, idle, before, after, load.picture())
 	r.Packets = load.sum()
-	drops, err := benchDrops(city.at[1:])
-	if err != nil {
-		return r, err
-	}
-	r.KernelDrops = benchKernelDrops{Switch: drops[city.at[0]], Load: drops[city.at[1]] + drops[city.at[2]]}
-
-	say("hanging up")
-	if err := city.hangUp(10 * time.Millisecond); err != nil {
+	if r.KernelDrops, err = city.drops(); err != nil {
 		return r, err
 	}
 	talked, err := benchUsageOf(pid)
 	if err != nil {
 		return r, err
 	}
-	say("stopping the switch, which renders %d recordings", f.Calls)
+	say("hanging up")
+	if err := city.hangUp(10 * time.Millisecond); err != nil {
+		return r, err
+	}
+	say("stopping the switch, once it has rendered %d recordings", f.Calls)
 	ended = true
 	if err := child.stop(ctx); err != nil {
 		return r, err

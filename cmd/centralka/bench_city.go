@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -15,12 +14,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"centralka/pbx/pbxtest"
@@ -31,7 +28,7 @@ const (
 	benchReady    = 20 * time.Second // from the switch's start to ready
 	benchPatience = 20 * time.Second // from INVITE to conversation
 	benchRender   = 5 * time.Minute  // from the last BYE to the switch's end
-	benchSettle   = 300 * time.Millisecond
+	benchSettle   = time.Second      // from the agent's 200 to the first packet: the switch joins the two
 )
 
 // benchCity is what surrounds the switch, and its addresses: a block of
@@ -153,77 +150,6 @@ func benchTone(d time.Duration) []byte {
 		b = le.AppendUint16(b, uint16(int16(8000*math.Sin(2*math.Pi*425*float64(i)/pbxtest.Rate))))
 	}
 	return b
-}
-
-// benchChild is the switch in its own process.
-type benchChild struct {
-	cmd  *exec.Cmd
-	log  *os.File
-	done chan struct{}
-	err  error // of Wait, after done
-}
-
-// start runs the switch: this program again, serving the configuration.
-func (c *benchCity) start(args ...string) (*benchChild, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	log, err := os.Create(filepath.Join(c.dir, "switch.log"))
-	if err != nil {
-		return nil, err
-	}
-	s := &benchChild{cmd: exec.Command(exe, args...), log: log, done: make(chan struct{})}
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	// Ctrl-C is for us; we end the switch.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := s.cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start the switch: %w", err), log.Close())
-	}
-	go func() {
-		s.err = errors.Join(s.cmd.Wait(), log.Close())
-		close(s.done)
-	}()
-	return s, nil
-}
-
-// stop ends the switch as an administrator would and waits until it has
-// rendered what it recorded.
-func (s *benchChild) stop(ctx context.Context) error {
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop the switch: %w", err)
-	}
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		return errors.Join(context.Cause(ctx), s.kill())
-	case <-time.After(benchRender):
-		return errors.Join(fmt.Errorf("the switch does not end within %v", benchRender), s.kill())
-	}
-	if s.err != nil {
-		return fmt.Errorf("switch: %w; its log ends:\n%s", s.err, s.tail())
-	}
-	return nil
-}
-
-// kill ends the switch if it still runs.
-func (s *benchChild) kill() error {
-	err := s.cmd.Process.Kill()
-	<-s.done
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil
-	}
-	return err
-}
-
-// tail is the end of the switch's log.
-func (s *benchChild) tail() string {
-	b, err := os.ReadFile(s.log.Name())
-	if err != nil {
-		return err.Error()
-	}
-	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-15):], []byte("\n")))
 }
 
 // open makes carrier and phones.

@@ -5,19 +5,95 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// benchChild is the switch in its own process.
+type benchChild struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan struct{}
+	err  error // of Wait, after done
+}
+
+// startBenchChild runs this program again with these arguments; its log goes to
+// the folder.
+func startBenchChild(dir string, args ...string) (*benchChild, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	log, err := os.Create(filepath.Join(dir, "switch.log"))
+	if err != nil {
+		return nil, err
+	}
+	s := &benchChild{cmd: exec.Command(exe, args...), log: log, done: make(chan struct{})}
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	// Ctrl-C is for us; we end the switch, and it does not outlive us.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start the switch: %w", err), log.Close())
+	}
+	go func() {
+		s.err = errors.Join(s.cmd.Wait(), log.Close())
+		close(s.done)
+	}()
+	return s, nil
+}
+
+// stop ends the switch as an administrator would and waits until it has
+// rendered what it recorded.
+func (s *benchChild) stop(ctx context.Context) error {
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop the switch: %w", err)
+	}
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), s.kill())
+	case <-time.After(benchRender):
+		return errors.Join(fmt.Errorf("the switch does not end within %v", benchRender), s.kill())
+	}
+	if s.err != nil {
+		return fmt.Errorf("switch: %w; its log ends:\n%s", s.err, s.tail())
+	}
+	return nil
+}
+
+// kill ends the switch if it still runs.
+func (s *benchChild) kill() error {
+	err := s.cmd.Process.Kill()
+	<-s.done
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// tail is the end of the switch's log.
+func (s *benchChild) tail() string {
+	b, err := os.ReadFile(s.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-15):], []byte("\n")))
+}
 
 // benchUsage is what a process has used.
 type benchUsage struct {
@@ -82,16 +158,15 @@ func benchPairs(path string) (map[string]string, error) {
 	return pairs, nil
 }
 
-// benchDrops sums up, for each address, the datagrams that the kernel threw
-// away because a socket bound to it had no room. Sockets with odd ports of
-// idle, RTCP that nobody reads, are left out.
-func benchDrops(idle []netip.Addr) (map[netip.Addr]uint64, error) {
+// benchDrops tells, for each local address, how many datagrams the kernel threw
+// away because the socket bound to it had no room.
+func benchDrops() (map[netip.AddrPort]uint64, error) {
 	f, err := os.Open("/proc/net/udp")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // only read
-	drops := map[netip.Addr]uint64{}
+	drops := map[netip.AddrPort]uint64{}
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
@@ -105,12 +180,29 @@ func benchDrops(idle []netip.Addr) (map[netip.Addr]uint64, error) {
 		if !ok || len(raw) != 4 || errors.Join(err, err2, err3) != nil {
 			return nil, fmt.Errorf("read /proc/net/udp: %q", lines.Text())
 		}
-		slices.Reverse(raw) // the kernel prints the word as the machine has it
-		if a := netip.AddrFrom4([4]byte(raw)); p%2 == 0 || !slices.Contains(idle, a) {
-			drops[a] += n
-		}
+		slices.Reverse(raw) // the kernel prints the word as a little-endian machine has it
+		drops[netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw)), uint16(p))] += n
 	}
 	return drops, lines.Err()
+}
+
+// drops sums up what the kernel threw away at the bench's sockets.
+func (c *benchCity) drops() (d benchKernelDrops, err error) {
+	all, err := benchDrops()
+	for at, n := range all {
+		switch odd := at.Port()%2 == 1; {
+		case at == c.sip:
+			d.SwitchSIP += n
+		case at.Addr() == c.at[0] && odd:
+			d.SwitchRTCP += n
+		case at.Addr() == c.at[0]:
+			d.SwitchRTP += n
+		case at != c.trunk && odd: // RTCP, which nobody reads, or a phone's SIP
+		case at.Addr() == c.at[1] || at.Addr() == c.at[2]:
+			d.Load += n
+		}
+	}
+	return d, err
 }
 
 // benchMachine describes where the bench runs.

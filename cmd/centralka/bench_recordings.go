@@ -29,7 +29,8 @@ type benchRecordings struct {
 	Bad     int    `json:"bad"`     // missing, not ok, or of another length
 	Frames  uint64 `json:"frames"`  // stamped frames that were sent
 	Found   uint64 `json:"found"`   // of those, unaltered in the right lane
-	Strange uint64 `json:"strange"` // of another call or the other lane
+	Trimmed uint64 `json:"trimmed"` // of those, without samples at an edge: steered
+	Strange uint64 `json:"strange"` // of another call or the other lane, or twice
 	Dropped uint64 `json:"dropped"` // by the recorder's own count
 	// Off is how far a lane's frames lie from where their RTP timestamps put
 	// them, at most; Length how far the length is from the conversation's.
@@ -107,12 +108,13 @@ func (r *benchRecordings) check(vault *store.Store, i int, rec *store.CallRecord
 		good = false
 	}
 	for side, lane := range lanes {
-		found, strange, off := benchSearch(lane, uint32(i), benchSide(side))
-		r.Found += found
-		r.Strange += strange
-		r.Off = max(r.Off, off)
-		if sent := talk.parties[side].tally.count.Sent; found != sent || strange > 0 {
-			r.problem(i, "lane %d holds %d of %d frames, and %d that belong elsewhere", side, found, sent, strange)
+		f := benchSearch(lane, uint32(i), benchSide(side))
+		r.Found += f.own
+		r.Trimmed += f.trimmed
+		r.Strange += f.strange
+		r.Off = max(r.Off, f.off)
+		if sent := talk.parties[side].tally.count.Sent; f.own != sent || f.strange > 0 {
+			r.problem(i, "lane %d holds %d of %d frames, and %d that belong elsewhere", side, f.own, sent, f.strange)
 			good = false
 		}
 	}
@@ -121,31 +123,42 @@ func (r *benchRecordings) check(vault *store.Store, i int, rec *store.CallRecord
 	}
 }
 
+// benchFound is what a lane holds.
+type benchFound struct {
+	own, trimmed, strange uint64
+	off                   time.Duration
+}
+
 // benchSearch finds stamped frames in a lane of A-law: how many of this
-// speaker, each once, how many of others, and how far the frames lie from an
-// even grid.
-func benchSearch(lane []byte, call uint32, side benchSide) (found, strange uint64, off time.Duration) {
+// speaker, each once, how many of them without their edges, how many of others,
+// and how far the frames lie from an even grid.
+func benchSearch(lane []byte, call uint32, side benchSide) (f benchFound) {
 	var seen benchSet
 	var grid, low, high int
 	for at := 0; ; at++ {
 		next := bytes.Index(lane[at:], benchMagic[:])
-		if next < 0 || at+next+benchFrame > len(lane) {
-			return found, strange, time.Duration(high-low) * time.Second / 8000
+		if next < 0 || at+next+benchCore > len(lane) {
+			f.off = time.Duration(high-low) * time.Second / 8000
+			return f
 		}
 		at += next
-		s, ok := readBenchStamp(lane[at : at+benchFrame])
+		s, ok := readBenchStamp(lane[at:][:benchCore])
 		switch {
 		case !ok:
 			continue
 		case s.call != call || s.side != side || !seen.add(s.seq):
-			strange++
+			f.strange++
 		default:
-			if found++; found == 1 {
-				grid = at - int(s.seq)*benchFrame
+			if !benchWhole(lane, at) {
+				f.trimmed++
 			}
-			low, high = min(low, at-int(s.seq)*benchFrame-grid), max(high, at-int(s.seq)*benchFrame-grid)
+			place := at - int(s.seq)*benchFrame
+			if f.own++; f.own == 1 {
+				grid = place
+			}
+			low, high = min(low, place-grid), max(high, place-grid)
 		}
-		at += benchFrame - 1
+		at += benchCore - 1
 	}
 }
 

@@ -34,19 +34,23 @@ type benchResult struct {
 	RSSPerCall       int64            `json:"rss_per_call_bytes"`
 	Packets          benchCounts      `json:"packets"` // of the whole run
 	KernelDrops      benchKernelDrops `json:"kernel_drops"`
-	RenderCPU        time.Duration    `json:"render_cpu_ns"` // from the last BYE to the switch's end
+	RenderCPU        time.Duration    `json:"render_cpu_ns"` // from the first BYE to the switch's end
 	PeakRSS          int64            `json:"rss_peak_bytes"`
 	Recordings       benchRecordings  `json:"recordings"`
 	Violations       []string         `json:"sip_complaints"`
 	Failures         []string         `json:"failures"`
+	// LoadHeldUp is how late the load was at worst, in the whole run.
+	LoadHeldUp time.Duration `json:"load_held_up_ns"`
 
 	setup benchTimes
 }
 
 // benchKernelDrops counts datagrams for which a socket had no room.
 type benchKernelDrops struct {
-	Switch uint64 `json:"switch"`
-	Load   uint64 `json:"load"`
+	SwitchSIP  uint64 `json:"switch_sip"`
+	SwitchRTP  uint64 `json:"switch_rtp"`
+	SwitchRTCP uint64 `json:"switch_rtcp"`
+	Load       uint64 `json:"load"`
 }
 
 // benchQuantiles are in microseconds.
@@ -74,11 +78,12 @@ func (r *benchResult) measured(f benchFlags, idle benchUsage, before, after benc
 		r.SystemShare = float64(after.system-before.system) / float64(all)
 	}
 	r.Delay, r.Lateness, r.Setup = benchQuantilesOf(&p.delay), benchQuantilesOf(&p.lateness), benchQuantilesOf(&r.setup)
+	r.LoadHeldUp = p.worst
 	r.RSSIdle, r.RSS = idle.rss, after.rss
 	r.RSSPerCall = (after.rss - idle.rss) / int64(f.Calls)
 }
 
-// rendered fills in what the switch used from the last BYE to its end.
+// rendered fills in what the switch used from the first BYE to its end.
 func (r *benchResult) rendered(s *os.ProcessState, talked benchUsage) {
 	r.RenderCPU = s.UserTime() + s.SystemTime() - talked.cpu
 	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
@@ -95,11 +100,13 @@ func (r *benchResult) judge() {
 	}
 	p := r.Packets
 	fail(p.Received == 0, "no packet was relayed")
-	fail(p.Lost > 0, "%d packets were lost", p.Lost)
+	fail(p.Lost > 0, "%d packets were lost, of them %d by the kernel at the load's sockets", p.Lost, r.KernelDrops.Load)
 	fail(p.Altered > 0, "%d packets were altered", p.Altered)
 	fail(p.Crossed > 0, "%d packets reached another call", p.Crossed)
 	fail(p.Duplicated > 0, "%d packets came twice", p.Duplicated)
 	fail(r.Recordings.Bad > 0, "%d of %d recordings are missing or wrong", r.Recordings.Bad, r.Config.Calls)
+	fail(len(r.Failures) > 0 && r.LoadHeldUp > benchLate,
+		"but this process was held up for %v, so that says little about the switch: repeat it on a machine that is less busy", r.LoadHeldUp.Round(time.Millisecond))
 	r.Failures = append(r.Failures, r.Recordings.problems[:min(10, len(r.Recordings.problems))]...)
 }
 
@@ -123,11 +130,12 @@ func (r *benchResult) print(w io.Writer) error {
 	row("memory per call", "%d KB (RSS %.1f MB with calls, %.1f MB before; peak %.1f MB)", r.RSSPerCall/1024, benchMB(r.RSS), benchMB(r.RSSIdle), benchMB(r.PeakRSS))
 	row("packets, whole run", "%d sent, %d received: %d lost, %d altered, %d crossed, %d twice", p.Sent, p.Received, p.Lost, p.Altered, p.Crossed, p.Duplicated)
 	row("", "%d reordered, %d renumbered, %d refused by our own sockets", p.Reordered, p.Renumbered, p.Unsent)
-	row("dropped by the kernel", "%d at the switch's sockets, %d at the load's", r.KernelDrops.Switch, r.KernelDrops.Load)
-	row("recordings", "%d of %d whole: %d of %d frames found, %d astray, %d dropped", rec.OK, r.Config.Calls, rec.Found, rec.Frames, rec.Strange, rec.Dropped)
-	row("", "length off by %v at most, frames off their grid by %v at most", rec.Length.Round(100*time.Microsecond), rec.Off.Round(100*time.Microsecond))
-	row("rendering", "%.1f s of CPU for %.1f MB of WAV", r.RenderCPU.Seconds(), benchMB(rec.Bytes))
-	row("the load's own lateness", "%s", quantiles(r.Lateness))
+	d := r.KernelDrops
+	row("dropped by the kernel", "at the switch's sockets %d of SIP, %d of RTP, %d of RTCP; at the load's %d", d.SwitchSIP, d.SwitchRTP, d.SwitchRTCP, d.Load)
+	row("recordings", "%d of %d right: %d of %d frames found, %d astray, %d dropped", rec.OK, r.Config.Calls, rec.Found, rec.Frames, rec.Strange, rec.Dropped)
+	row("", "%d frames trimmed by steering; length off by %v at most, frames off their grid by %v at most", rec.Trimmed, rec.Length.Round(100*time.Microsecond), rec.Off.Round(100*time.Microsecond))
+	row("hang-up and rendering", "%.1f s of CPU for %.1f MB of WAV", r.RenderCPU.Seconds(), benchMB(rec.Bytes))
+	row("the load's own lateness", "%s; in the whole run %s", quantiles(r.Lateness), benchMicros(float64(r.LoadHeldUp.Microseconds())))
 	for i, v := range r.Violations {
 		if i == 10 {
 			row("", "… and %d more", len(r.Violations)-i)

@@ -14,21 +14,30 @@ import (
 // it is, so that whoever receives it, or finds it in a recording, can tell
 // whether it is the right one, unaltered:
 //
-//	bytes    0..3   magic
-//	         4..7   call, the highest bit telling the speaker (benchSide)
-//	         8..11  number of the packet in the call and direction, from 0
-//	        12..19  when it was sent, ns since the load's epoch
-//	        20..155 noise, the same throughout a direction
-//	       156..159 CRC-32C of all of it
+//	bytes    0..3   edge
+//	         4..7   magic
+//	         8..11  call, the highest bit telling the speaker (benchSide)
+//	        12..15  number of the packet in the call and direction, from 0
+//	        16..23  when it was sent, ns since the load's epoch
+//	        24..151 noise, the same throughout a direction
+//	       152..155 CRC-32C of 4..151
+//	       156..159 edge
+//
+// Between the edges lies the core. On the wire a packet must be whole; in a
+// recording the edges may go, since the recorder makes up for a clock that
+// drifts, or for packets that are ever later, by single samples between frames.
 const (
 	benchFrame  = 160 // samples and bytes of a frame
 	benchHeader = 12  // bytes of an RTP header
 	benchPacket = benchHeader + benchFrame
-	benchCRC    = benchFrame - 4
+	benchEdge   = 4
+	benchCore   = benchFrame - 2*benchEdge
+	benchCRC    = benchCore - 4 // in the core
 	benchTime   = 20 * time.Millisecond
 )
 
 var (
+	benchEdgeBytes  = [benchEdge]byte{0x5D, 0xA7, 0x33, 0xC8}
 	benchMagic      = [4]byte{0x9C, 0x35, 0xE1, 0x4A}
 	benchCastagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
@@ -63,10 +72,13 @@ func newBenchVoice(call int, side benchSide) benchVoice {
 	v.packet[0] = 2 << 6
 	binary.BigEndian.PutUint32(v.packet[8:], rand.Uint32())
 	payload := v.packet[benchHeader:]
-	copy(payload, benchMagic[:])
-	binary.BigEndian.PutUint32(payload[4:], uint32(call)|uint32(side)<<31)
+	copy(payload, benchEdgeBytes[:])
+	copy(payload[benchEdge+benchCore:], benchEdgeBytes[:])
+	core := payload[benchEdge : benchEdge+benchCore]
+	copy(core, benchMagic[:])
+	binary.BigEndian.PutUint32(core[4:], uint32(call)|uint32(side)<<31)
 	for i := 20; i < benchCRC; i++ {
-		payload[i] = byte(rand.Uint32())
+		core[i] = byte(rand.Uint32())
 	}
 	return v
 }
@@ -79,26 +91,32 @@ func (v *benchVoice) next(now time.Duration) []byte {
 	}
 	binary.BigEndian.PutUint16(v.packet[2:], v.rtpSeq+uint16(v.stamp.seq))
 	binary.BigEndian.PutUint32(v.packet[4:], v.ts+v.stamp.seq*benchFrame)
-	payload := v.packet[benchHeader:]
-	binary.BigEndian.PutUint32(payload[8:], v.stamp.seq)
-	binary.BigEndian.PutUint64(payload[12:], uint64(now))
-	binary.BigEndian.PutUint32(payload[benchCRC:], crc32.Checksum(payload[:benchCRC], benchCastagnoli))
+	core := v.packet[benchHeader+benchEdge:][:benchCore]
+	binary.BigEndian.PutUint32(core[8:], v.stamp.seq)
+	binary.BigEndian.PutUint64(core[12:], uint64(now))
+	binary.BigEndian.PutUint32(core[benchCRC:], crc32.Checksum(core[:benchCRC], benchCastagnoli))
 	v.stamp.seq++
 	return v.packet[:]
 }
 
-// readBenchStamp reads a payload; false means that it is not one of ours, or
-// no longer.
-func readBenchStamp(payload []byte) (benchStamp, bool) {
-	if len(payload) != benchFrame || [4]byte(payload) != benchMagic ||
-		crc32.Checksum(payload[:benchCRC], benchCastagnoli) != binary.BigEndian.Uint32(payload[benchCRC:]) {
+// readBenchStamp reads a core; false means that it is not one of ours, or no
+// longer.
+func readBenchStamp(core []byte) (benchStamp, bool) {
+	if len(core) != benchCore || [4]byte(core) != benchMagic ||
+		crc32.Checksum(core[:benchCRC], benchCastagnoli) != binary.BigEndian.Uint32(core[benchCRC:]) {
 		return benchStamp{}, false
 	}
-	who := binary.BigEndian.Uint32(payload[4:])
+	who := binary.BigEndian.Uint32(core[4:])
 	return benchStamp{
 		call: who &^ (1 << 31), side: benchSide(who >> 31),
-		seq: binary.BigEndian.Uint32(payload[8:]), sent: time.Duration(binary.BigEndian.Uint64(payload[12:])),
+		seq: binary.BigEndian.Uint32(core[8:]), sent: time.Duration(binary.BigEndian.Uint64(core[12:])),
 	}, true
+}
+
+// benchWhole tells whether both edges stand round the core at this place.
+func benchWhole(b []byte, core int) bool {
+	return core >= benchEdge && core+benchCore+benchEdge <= len(b) &&
+		[benchEdge]byte(b[core-benchEdge:]) == benchEdgeBytes && [benchEdge]byte(b[core+benchCore:]) == benchEdgeBytes
 }
 
 // benchTally judges what one party receives of the other. Its owner is the
@@ -130,6 +148,8 @@ type benchCounts struct {
 	Renumbered uint64 `json:"renumbered"`
 	// Unsent counts packets that our own socket refused; they are not in Sent.
 	Unsent uint64 `json:"unsent"`
+	// Before counts what came before the first stamped packet: music.
+	Before uint64 `json:"before"`
 }
 
 func (c *benchCounts) add(o benchCounts) {
@@ -142,17 +162,20 @@ func (c *benchCounts) add(o benchCounts) {
 	c.Reordered += o.Reordered
 	c.Renumbered += o.Renumbered
 	c.Unsent += o.Unsent
+	c.Before += o.Before
 }
 
 // take judges a datagram. ok is true for a packet that was to come, the first
 // time that it comes; sent is then when it was sent.
 func (t *benchTally) take(b []byte) (sent time.Duration, ok bool) {
-	if len(b) != benchPacket || b[0] != 2<<6 || b[1]&0x7F != 8 {
-		t.count.Altered++
-		return 0, false
+	s, ok := benchStamp{}, len(b) == benchPacket && b[0] == 2<<6 && b[1]&0x7F == 8 && benchWhole(b, benchHeader+benchEdge)
+	if ok {
+		s, ok = readBenchStamp(b[benchHeader+benchEdge:][:benchCore])
 	}
-	s, ok := readBenchStamp(b[benchHeader:])
 	switch {
+	case !ok && !t.numbersSet:
+		t.count.Before++ // music, until the voice arrives
+		return 0, false
 	case !ok:
 		t.count.Altered++
 		return 0, false

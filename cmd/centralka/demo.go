@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -25,10 +26,11 @@ const visitAfter = 5 * time.Second
 
 // demoOptions are the demo's flags.
 type demoOptions struct {
-	once bool
-	keep bool
-	dir  string
-	out  string
+	once    bool
+	keep    bool
+	history bool
+	dir     string
+	out     string
 }
 
 // runDemo is the command demo: a switch as serve runs it, with a simulated
@@ -42,6 +44,7 @@ func runDemo(args []string, stdout, stderr io.Writer) int {
 	fs.BoolVar(&o.once, "once", false, "end after the calls; 0 only if all that had to happen did")
 	fs.StringVar(&o.dir, "dir", "", "data `folder`; default a temporary one, which is removed at the end")
 	fs.StringVar(&o.out, "out", "demo-recordings", "`folder` for copies of the recordings")
+	fs.BoolVar(&o.history, "history", false, "place no calls: fill the data folder (--dir) with back-dated ones, to see the six-month rule")
 	fs.BoolVar(&o.keep, "keep", false, "keep the temporary data folder")
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
@@ -49,6 +52,9 @@ func runDemo(args []string, stdout, stderr io.Writer) int {
 	if o.out == "" {
 		fmt.Fprintln(stderr, "centralka demo: --out needs a folder")
 		return exitUsage
+	}
+	if o.history {
+		return runHistory(o.dir, stdout, stderr)
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
@@ -81,7 +87,7 @@ func demo(ctx context.Context, o demoOptions, sc *screen) (ok bool, err error) {
 	}
 	pages := c.perform(ctx)
 	if ctx.Err() != nil {
-		sc.print("\nInterrupted: the calls were hung up.")
+		sc.print("\nInterrupted: the calls were hung up, nothing was checked.")
 		return false, nil
 	}
 	x, err := c.inspect(ctx, o.out, pages)
@@ -97,6 +103,7 @@ func demo(ctx context.Context, o demoOptions, sc *screen) (ok bool, err error) {
 	sc.print("\nThe switch keeps running, without calls. Its status page: %s/stan\nCtrl-C ends it.", c.status)
 	select {
 	case <-ctx.Done():
+		sc.print("\nStopping.")
 		return ok, nil
 	case err := <-c.ended:
 		c.ended <- nil
@@ -116,7 +123,8 @@ func demoFolder(o demoOptions) (dir string, remove func() error, err error) {
 		}
 		return dir, func() error { return nil }, nil
 	}
-	if dir, err = os.MkdirTemp("", "centralka-demo-"); err != nil {
+	dir = filepath.Join(os.TempDir(), "centralka-demo-"+rand.Text()[:8])
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", nil, fmt.Errorf("make a data folder: %w", err)
 	}
 	return dir, func() error {
@@ -201,18 +209,13 @@ func (x *inspection) present() {
 	sc.paragraph("Listen with headphones: the resident is on the left, the office on the right.")
 	for _, cp := range x.copies {
 		sc.print("\n  %s  %s", sc.paint(cp.scene.name, cp.scene.name), cp.file)
-		sc.print("     %s, until it goes: %v is its last day in the vault", seconds(cp.wav.Duration()), ordinance.LastDay(cp.rec.Day))
+		sc.print("     %s long; the vault keeps it to the end of %v", seconds(cp.wav.Duration()), ordinance.LastDay(cp.rec.Day))
 		for lane, side := range []string{"left ", "right"} {
 			sc.print("     %s  %s", side, sc.paint(cp.scene.name, outline(cp.rec.Recording.Peaks[lane], min(60, sc.width-14))))
-			for _, l := range cp.scene.lines {
-				if l.office != (lane == 1) {
-					continue
+			for _, l := range cp.holds {
+				if l.office == (lane == 1) {
+					sc.print("       at %s  „%s”", seconds(l.at), l.polish)
 				}
-				m, err := cp.find(l)
-				if err != nil || m.Similarity < alike {
-					continue // the table says so
-				}
-				sc.print("       at %s  „%s”", seconds(max(m.From, 0)), l.polish)
 			}
 		}
 	}
@@ -223,8 +226,8 @@ func (x *inspection) present() {
 // tabulate prints what had to happen, and whether it did.
 func (x *inspection) tabulate() {
 	sc := x.c.screen
-	sc.print("\n%s", sc.paint("bold", "What had to happen"))
-	for _, line := range table(sc, x.findings) {
+	sc.print("\n%s", sc.paint("bold", "What had to happen, and did it?"))
+	for _, line := range table(sc, x.c.scenes, x.findings) {
 		sc.print("%s", line)
 	}
 	bad := 0
@@ -240,24 +243,35 @@ func (x *inspection) tabulate() {
 	sc.print("\n%s", sc.paint("bad", fmt.Sprintf("%d of %d things did not happen.", bad, len(x.findings))))
 }
 
-// table draws findings: ✓ or ✗, the call, what had to happen, and what shows it.
-func table(sc *screen, findings []finding) []string {
+// table draws findings under their scenes: ✓ or ✗, what had to happen, and what
+// shows it.
+func table(sc *screen, scenes []*scene, findings []finding) []string {
 	widest := 0
 	for _, f := range findings {
 		widest = max(widest, utf8.RuneCountInString(f.rule))
 	}
 	var lines []string
+	last := "?"
 	for _, f := range findings {
+		if f.scene != last {
+			last = f.scene
+			title := sc.paint("bold", "All of it")
+			for _, s := range scenes {
+				if s.name == f.scene {
+					title = sc.paint(s.name, s.name) + "  " + sc.paint("bold", s.title)
+				}
+			}
+			lines = append(lines, "", "  "+title)
+		}
 		mark := sc.paint("good", "✓")
 		if !f.ok {
 			mark = sc.paint("bad", "✗")
 		}
-		scene := f.scene
-		if scene == "" {
-			scene = "·"
+		lead := "  " + mark + "  " + f.rule + strings.Repeat(" ", widest-utf8.RuneCountInString(f.rule)) + "  "
+		for _, why := range wrap(f.why, max(sc.width-widest-8, 20)) {
+			lines = append(lines, strings.TrimRight(lead+sc.paint("dim", why), " "))
+			lead = strings.Repeat(" ", widest+7)
 		}
-		rule := f.rule + strings.Repeat(" ", widest-utf8.RuneCountInString(f.rule))
-		lines = append(lines, fmt.Sprintf("  %s  %s  %s  %s", mark, sc.paint(f.scene, scene), rule, f.why))
 	}
 	return lines
 }

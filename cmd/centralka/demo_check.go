@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +21,7 @@ const (
 	alike       = 0.9                    // similarity of a line that was heard
 	quiet       = -50.0                  // dBFS below which a lane is silent
 	ringSlack   = 100 * time.Millisecond // by which two goroutines may see one instant apart
+	delay       = time.Second            // from a mouth to an ear, at most
 	lengthSlack = 40 * time.Millisecond  // |file - conversation|, S1.3-l
 	renderTime  = 10 * time.Second       // until every recording is in the vault
 )
@@ -32,14 +32,6 @@ type finding struct {
 	rule  string
 	ok    bool
 	why   string
-}
-
-// recordingCopy is a recording that was copied out of the vault.
-type recordingCopy struct {
-	scene *scene
-	rec   store.CallRecord
-	file  string
-	wav   pbxtest.WAV
 }
 
 // inspection is what the checks look at, and what they find. One goroutine owns
@@ -145,19 +137,19 @@ func (x *inspection) collect(ctx context.Context) error {
 // rang before its end (Zarz. 284/17 §1 ust. 4).
 func (x *inspection) announced(s *scene, rec store.CallRecord) {
 	heard := s.citizen.Heard()
-	m := pbxtest.Find(heard.PCM, x.announcement)
 	if s.leaves > 0 {
 		begin := x.announcement[:min(len(x.announcement), int((s.leaves-2*time.Second)*pbxtest.Rate/time.Second))]
-		part := pbxtest.Find(heard.PCM, begin)
-		x.check(s.name, "heard the beginning of the announcement, and left", part.Whole() && !m.Whole(), "hung up after %s of %s", seconds(lengthOf(heard.PCM)), seconds(lengthOf(x.announcement)))
-		x.check(s.name, "no phone rang", s.phone == nil && len(rec.Rings) == 0, "%d phones were tried", len(rec.Rings))
+		part := follow(heard.PCM, begin)
+		x.check(s.name, "heard only the announcement's beginning", part.whole && len(heard.PCM) < len(x.announcement), "hung up after %s of %s", seconds(lengthOf(heard.PCM)), seconds(lengthOf(x.announcement)))
+		x.check(s.name, "no phone rang", s.phone == nil && len(rec.Rings) == 0, "%s tried", counted(len(rec.Rings), "phone"))
 		return
 	}
-	x.check(s.name, "heard the whole announcement", m.Whole(), "%s, %s", seconds(m.To-m.From), brokenness(m))
-	end := heard.Start.Add(m.To)
+	m := follow(heard.PCM, x.announcement)
+	x.check(s.name, "heard the whole announcement", m.whole, "%s, %s", seconds(m.to-m.from), m)
+	end := heard.Start.Add(m.to)
 	first := s.phone.At(pbxtest.Dialling).Sub(end)
 	byRecord := rec.Announcement != nil && rec.Announcement.Complete && len(rec.Rings) > 0 && !rec.Rings[0].From.Before(rec.Announcement.Ended)
-	x.check(s.name, "no phone rang before its end", m.Whole() && byRecord && first > -ringSlack, "the first rang %s after it", seconds(max(first, 0)))
+	x.check(s.name, "no phone rang before its end", m.whole && byRecord && first > -ringSlack, "the first rang %d ms after it", first.Milliseconds())
 	waiting := heard.Between(end.Add(ringSlack), s.phone.At(pbxtest.Answered))
 	if s.withheld {
 		x.c.mu.Lock()
@@ -169,16 +161,6 @@ func (x *inspection) announced(s *scene, rec store.CallRecord) {
 	}
 }
 
-func brokenness(m pbxtest.Match) string {
-	if m.Whole() {
-		return "unbroken"
-	}
-	if m.Similarity < alike {
-		return fmt.Sprintf("but only %.0f %% alike", 100*m.Similarity)
-	}
-	return fmt.Sprintf("broken in %d places, first at %s", len(m.Broken), seconds(m.Broken[0].From))
-}
-
 // conversed: by ear, each of the two heard all that the other said.
 func (x *inspection) conversed(s *scene) {
 	for _, office := range []bool{true, false} {
@@ -186,26 +168,14 @@ func (x *inspection) conversed(s *scene) {
 		if !office {
 			rule, ear = "the agent heard the resident", s.phone
 		}
-		heard := ear.Heard().Since(ear.At(pbxtest.Answered))
-		if s.outgoing == "" && office {
-			heard = ear.Heard().Since(s.phone.At(pbxtest.Answered))
-		}
-		ok, worst, lines := true, 1.0, 0
+		heard := ear.Heard()
+		var said []followed
 		for _, l := range s.lines {
-			if l.office != office {
-				continue
+			if l.office == office {
+				said = append(said, follow(heard.Between(l.said, l.said.Add(lengthOf(l.pcm)+delay)), l.pcm))
 			}
-			lines++
-			pcm, err := pbxtest.VoiceOf(l.voice)
-			if err != nil {
-				x.check(s.name, rule, false, "%v", err)
-				return
-			}
-			m := pbxtest.Find(heard, pcm)
-			worst = min(worst, m.Similarity)
-			ok = ok && m.Similarity > alike
 		}
-		x.check(s.name, rule, ok && lines > 0, "%s, %.1f %% alike", counted(lines, "spoken line"), 100*worst)
+		x.check(s.name, rule, understood(said), "%s", lineByLine(said))
 	}
 }
 
@@ -221,10 +191,10 @@ func (x *inspection) recorded(s *scene, rec store.CallRecord) {
 	x.check(s.name, "the record says why it ended", rec.Cause == cause, "%s", rec.Cause)
 	switch {
 	case s.outgoing != "":
-		x.check(s.name, "the record says: outgoing, agent "+s.outgoing+", to the resident", rec.Direction == store.Outgoing && rec.Extension == s.outgoing && rec.Called == s.resident,
+		x.check(s.name, "the record: outgoing, to the resident", rec.Direction == store.Outgoing && rec.Extension == s.outgoing && rec.Called == s.resident,
 			"%s, agent %s, to %v", rec.Direction, rec.Extension, rec.Called)
 	case s.withheld:
-		x.check(s.name, "the record has no number: not identifiable", !rec.Caller.Identifiable() && rec.Caller.Number == "" && rec.Caller.Raw == "", "%s, the network's number is not kept", rec.Caller.Presentation)
+		x.check(s.name, "not identifiable: the record has no number", !rec.Caller.Identifiable() && rec.Caller.Number == "" && rec.Caller.Raw == "", "%s, the network's number is not kept", rec.Caller.Presentation)
 	default:
 		x.check(s.name, "the record knows the caller", rec.Caller.Identifiable() && rec.Caller.Number == s.resident, "%v", rec.Caller.Number)
 	}
@@ -263,104 +233,41 @@ func (x *inspection) listened(s *scene, rec store.CallRecord) {
 		x.check(s.name, "the recording can be copied out of the vault", false, "%v", err)
 		return
 	}
-	x.copies = append(x.copies, cp)
+	defer func() { x.copies = append(x.copies, cp) }()
 	if cp.wav.Rate != pbxtest.Rate || cp.wav.Channels != 2 {
 		x.check(s.name, "the recording is stereo at 8 kHz", false, "%d channels at %d Hz", cp.wav.Channels, cp.wav.Rate)
 		return
 	}
 	left, right := pbxtest.Lanes(cp.wav.PCM)
 	for _, office := range []bool{false, true} {
-		rule, lane, other := "left lane: the resident, and nothing of the agent", left, right
+		rule, lane, other := "left lane: the resident, nobody else", left, right
 		if office {
-			rule, lane, other = "right lane: the agent, and nothing of the resident", right, left
+			rule, lane, other = "right lane: the agent, nobody else", right, left
 		}
-		lines, worst, leak := 0, 1.0, -100.0
+		var said []followed
+		leak := -100.0
 		for _, l := range s.lines {
 			if l.office != office {
 				continue
 			}
-			m, err := cp.find(l)
-			if err != nil {
-				x.check(s.name, rule, false, "%v", err)
-				return
+			// Where it was said, and at most delay later.
+			from := max(l.said.Sub(rec.Recording.Began), 0)
+			m := follow(span(lane, from, from+lengthOf(l.pcm)+delay), l.pcm)
+			if m.mostly() {
+				cp.holds = append(cp.holds, laneLine{l, from + m.from})
 			}
-			lines++
-			worst = min(worst, m.Similarity)
-			leak = max(leak, pbxtest.Level(span(other, m.From, m.To)))
+			said = append(said, m)
+			leak = max(leak, pbxtest.Level(span(other, from+m.from, from+m.to)))
 		}
-		x.check(s.name, rule, lines > 0 && worst > alike && leak < quiet && len(lane) > 0, "%s, %.1f %% alike; the other lane is silent meanwhile", counted(lines, "line"), 100*worst)
+		why := lineByLine(said)
+		if leak >= quiet {
+			why += fmt.Sprintf("; but the other lane is not silent meanwhile (%.0f dBFS)", leak)
+		}
+		x.check(s.name, rule, understood(said) && leak < quiet, "%s", why)
 	}
 	talk := rec.Ended.Sub(rec.Answered)
 	off := cp.wav.Duration() - talk
-	x.check(s.name, "the file is as long as the conversation", off.Abs() <= lengthSlack, "%.2f s, off by %d ms", cp.wav.Duration().Seconds(), off.Milliseconds())
-}
-
-// find looks for a line in the lane in which it must be.
-func (cp recordingCopy) find(l spoken) (pbxtest.Match, error) {
-	pcm, err := pbxtest.VoiceOf(l.voice)
-	if err != nil {
-		return pbxtest.Match{}, err
-	}
-	left, right := pbxtest.Lanes(cp.wav.PCM)
-	if l.office {
-		return pbxtest.Find(right, pcm), nil
-	}
-	return pbxtest.Find(left, pcm), nil
-}
-
-func span(pcm []int16, from, to time.Duration) []int16 {
-	index := func(t time.Duration) int { return min(max(int(t*pbxtest.Rate/time.Second), 0), len(pcm)) }
-	return pcm[index(from):max(index(to), index(from))]
-}
-
-// copyOut copies a recording through the store, and reads the copy back.
-func (x *inspection) copyOut(s *scene, rec store.CallRecord) (cp recordingCopy, err error) {
-	content, err := x.c.sys.store.OpenRecording(rec.Day, rec.ID)
-	if err != nil {
-		return cp, fmt.Errorf("open recording %v: %w", rec.ID, err)
-	}
-	defer func() { err = errors.Join(err, content.Close()) }()
-	if err := os.MkdirAll(x.out, 0o700); err != nil {
-		return cp, fmt.Errorf("make the folder of the copies: %w", err)
-	}
-	cp = recordingCopy{scene: s, rec: rec}
-	f, err := createUnused(x.out, recordingName(rec.Recording.Began, s))
-	if err != nil {
-		return cp, fmt.Errorf("copy recording %v: %w", rec.ID, err)
-	}
-	cp.file = f.Name()
-	_, err = io.Copy(f, io.NewSectionReader(content, 0, content.Size()))
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err == nil {
-		cp.wav, err = pbxtest.ReadWAV(f)
-	}
-	return cp, errors.Join(err, f.Close())
-}
-
-// recordingName names a copy by its time and scene, never by a number.
-func recordingName(began time.Time, s *scene) string {
-	direction := "incoming"
-	if s.outgoing != "" {
-		direction = "outgoing"
-	}
-	return fmt.Sprintf("%s-%s-%s", began.In(ordinance.Warsaw).Format("2006-01-02-150405"), s.name, direction)
-}
-
-// createUnused makes name.wav, or name-2.wav and so on if that is there: no
-// copy takes the place of another.
-func createUnused(dir, name string) (*os.File, error) {
-	for n := 1; ; n++ {
-		unique := name
-		if n > 1 {
-			unique = fmt.Sprintf("%s-%d", name, n)
-		}
-		f, err := os.OpenFile(filepath.Join(dir, unique+".wav"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-		if err == nil || !errors.Is(err, os.ErrExist) || n == 1000 {
-			return f, err
-		}
-	}
+	x.check(s.name, "the file is as long as the talk", off.Abs() <= lengthSlack, "%.2f s, off by %d ms", cp.wav.Duration().Seconds(), off.Milliseconds())
 }
 
 // whole checks what concerns no single call.
@@ -396,7 +303,7 @@ func (x *inspection) whole(ctx context.Context, pages []page) {
 			leaks = append(leaks, "the switch's log")
 		}
 	}
-	x.check("", "no resident's number on these pages, nor in the log", len(leaks) == 0 && len(pages) > 0, "%s", orElse(strings.Join(leaks, ", "), "none"))
+	x.check("", "no number on these pages, nor in the log", len(leaks) == 0 && len(pages) > 0, "%s", orElse(strings.Join(leaks, ", "), "none"))
 
 	var wrong []string
 	peers := []*pbxtest.Peer{x.c.carrier.Peer}
@@ -408,7 +315,7 @@ func (x *inspection) whole(ctx context.Context, pages []page) {
 			wrong = append(wrong, p.Name()+": "+v)
 		}
 	}
-	x.check("", "carrier and phones saw no breach of SIP or RTP", len(wrong) == 0, "%s", orElse(strings.Join(wrong, "; "), "none"))
+	x.check("", "no peer saw a breach of SIP or RTP", len(wrong) == 0, "%s", orElse(strings.Join(wrong, "; "), "none"))
 
 	want := 0
 	for _, s := range x.c.scenes {

@@ -22,9 +22,10 @@ const (
 // The pace of the demo. Together with the announcement (17.3 s) it stays below
 // the 40 s that --once has.
 const (
-	answerAfter = time.Second            // how long everybody lets it ring
-	pause       = 200 * time.Millisecond // between two lines
-	patience    = 30 * time.Second       // until something that must happen has not
+	answerAfter = 900 * time.Millisecond // how long everybody lets it ring
+	pause       = 150 * time.Millisecond // between two lines
+	patience    = 8 * time.Second        // until something that must happen at once has not
+	ringWithin  = 25 * time.Second       // from the dialling to a phone that rings
 )
 
 // spoken is a line that somebody says, and what it means.
@@ -33,6 +34,8 @@ type spoken struct {
 	voice   string
 	polish  string
 	english string
+	pcm     []int16
+	said    time.Time // when it began
 }
 
 // scene is one call of the demo: what is to happen, and what did. play owns it;
@@ -63,10 +66,14 @@ func scenes() []*scene {
 		{
 			name: "A", title: "a resident calls and talks to an agent", resident: "+48600100201",
 			lines: []spoken{
-				{true, "agent-hello", "Dzień dobry, Centrum Informacji Mieszkańców, w czym mogę pomóc?", "Good morning, residents' information centre, how can I help?"},
-				{false, "caller-id", "Dzień dobry, chciałabym zapytać o termin odbioru dowodu osobistego.", "Good morning, when can I collect my identity card?"},
-				{true, "agent-ready", "Dowód jest gotowy, można go odebrać od jutra.", "The card is ready, from tomorrow on."},
-				{false, "caller-thanks", "Dziękuję bardzo, do widzenia.", "Thank you very much, goodbye."},
+				{office: true, voice: "agent-hello", polish: "Dzień dobry, Centrum Informacji Mieszkańców, w czym mogę pomóc?",
+					english: "Good morning, residents' information centre, how can I help?"},
+				{office: false, voice: "caller-id", polish: "Dzień dobry, chciałabym zapytać o termin odbioru dowodu osobistego.",
+					english: "Good morning, when can I collect my identity card?"},
+				{office: true, voice: "agent-ready", polish: "Dowód jest gotowy, można go odebrać od jutra.",
+					english: "The card is ready, from tomorrow on."},
+				{office: false, voice: "caller-thanks", polish: "Dziękuję bardzo, do widzenia.",
+					english: "Thank you very much, goodbye."},
 			},
 		},
 		{
@@ -77,16 +84,20 @@ func scenes() []*scene {
 			name: "C", title: "a resident with a withheld number calls while both agents are busy", resident: "+48600100403",
 			starts: 800 * time.Millisecond, withheld: true, office: true,
 			lines: []spoken{
-				{true, "agent-hello", "Dzień dobry, Centrum Informacji Mieszkańców, w czym mogę pomóc?", "Good morning, residents' information centre, how can I help?"},
-				{false, "caller-waste", "Dzień dobry, kiedy odbierają odpady wielkogabarytowe?", "Good morning, when is bulky waste collected?"},
+				{office: true, voice: "agent-hello", polish: "Dzień dobry, Centrum Informacji Mieszkańców, w czym mogę pomóc?",
+					english: "Good morning, residents' information centre, how can I help?"},
+				{office: false, voice: "caller-waste", polish: "Dzień dobry, kiedy odbierają odpady wielkogabarytowe?",
+					english: "Good morning, when is bulky waste collected?"},
 			},
 		},
 		{
 			name: "D", title: "an agent calls a resident back", resident: "+48600100504",
 			starts: 12500 * time.Millisecond, outgoing: "102",
 			lines: []spoken{
-				{true, "agent-callback", "Dzień dobry, oddzwaniam z urzędu miasta w sprawie wniosku.", "Good morning, I am calling back from the city hall about your application."},
-				{false, "resident-yes", "Tak, słucham, dziękuję za telefon.", "Yes, I am listening, thank you for calling."},
+				{office: true, voice: "agent-callback", polish: "Dzień dobry, oddzwaniam z urzędu miasta w sprawie wniosku.",
+					english: "Good morning, I am calling back from the city hall about your application."},
+				{office: false, voice: "resident-yes", polish: "Tak, słucham, dziękuję za telefon.",
+					english: "Yes, I am listening, thank you for calling."},
 			},
 		},
 	}
@@ -121,8 +132,11 @@ func (c *city) play(ctx context.Context, scenes []*scene) {
 	for _, s := range scenes {
 		playing.Go(func() {
 			s.err = c.playOne(scripts, s, answered[s.name])
+			if errors.Is(s.err, context.DeadlineExceeded) {
+				s.err = fmt.Errorf("it was not over after %v", playTime)
+			}
 			if s.err != nil && ctx.Err() == nil {
-				c.screen.tell(s.name, s.err.Error())
+				c.screen.tell(s.name, "Not as planned: "+s.err.Error())
 			}
 		})
 	}
@@ -173,6 +187,11 @@ func (c *city) dialIn(ctx context.Context, s *scene, answered <-chan *pbxtest.Ca
 	if s.withheld {
 		o.Anonymous, o.Privacy = true, "id" // the network knows, the callee must not
 	}
+	text := "A resident dials the city's number; the carrier brings the call to the switch."
+	if s.withheld {
+		text = "A resident who withholds the number dials the city; the carrier knows it and says: do not show."
+	}
+	c.screen.tell(s.name, text)
 	var err error
 	if s.citizen, err = c.carrier.Call(o); err != nil {
 		return err
@@ -189,7 +208,7 @@ func (c *city) dialIn(ctx context.Context, s *scene, answered <-chan *pbxtest.Ca
 	case s.phone = <-answered:
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(patience):
+	case <-time.After(ringWithin):
 		return errors.New("no phone rang")
 	}
 	s.agent = c.phoneOf(s.phone)
@@ -203,6 +222,7 @@ func (c *city) dialIn(ctx context.Context, s *scene, answered <-chan *pbxtest.Ca
 func (c *city) dialOut(ctx context.Context, s *scene) error {
 	s.agent = s.outgoing
 	p := c.phones[slices.IndexFunc(c.phones, func(p *pbxtest.Phone) bool { return p.Name() == s.outgoing })]
+	c.screen.tell(s.name, "Agent "+s.agent+" dials a resident's number on the desk phone.")
 	var err error
 	if s.phone, err = p.Dial(dialPrefix + s.resident.E164()[len("+48"):]); err != nil {
 		return err
@@ -218,21 +238,23 @@ func (c *city) dialOut(ctx context.Context, s *scene) error {
 
 // converse speaks the lines in turn and hangs up.
 func (c *city) converse(ctx context.Context, s *scene) error {
-	for _, l := range s.lines {
+	for i := range s.lines {
+		l := &s.lines[i]
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
-		pcm, err := pbxtest.VoiceOf(l.voice)
-		if err != nil {
+		var err error
+		if l.pcm, err = pbxtest.VoiceOf(l.voice); err != nil {
 			return err
 		}
 		who, call := "Resident", s.citizen
 		if l.office {
 			who, call = "Agent "+s.agent, s.phone
 		}
-		call.Say(pbxtest.Once(pcm))
+		l.said = time.Now()
+		call.Say(pbxtest.Once(l.pcm))
 		c.screen.tell(s.name, fmt.Sprintf("%s: „%s” (%s)", who, l.polish, l.english))
-		if err := sleep(ctx, lengthOf(pcm)); err != nil {
+		if err := sleep(ctx, lengthOf(l.pcm)); err != nil {
 			return err
 		}
 		if call.State() == pbxtest.Ended {

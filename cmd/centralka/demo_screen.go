@@ -32,6 +32,7 @@ type screen struct {
 	colour   bool
 	width    int
 	began    time.Time
+	mask     *strings.Replacer
 	progress string
 	step     string // the scene of the ladder's next line
 	heading  string // the ladder's names
@@ -41,7 +42,7 @@ type screen struct {
 
 // newScreen looks at what it writes to.
 func newScreen(out io.Writer) *screen {
-	s := &screen{out: out, width: plainWidth, began: time.Now()}
+	s := &screen{out: out, mask: numberMask(), width: plainWidth, began: time.Now()}
 	if f, ok := out.(*os.File); ok {
 		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
 			s.terminal = os.Getenv("TERM") != "dumb"
@@ -120,7 +121,11 @@ func (s *screen) Write(p []byte) (int, error) {
 		}
 		runes := []rune(line[:at])
 		line = s.stamp() + string(runes[min(stampWidth, len(runes)):])
-		s.emit(s.paint("dim", line) + "  " + s.paint(s.step, s.step) + "\n")
+		if s.step != "" {
+			s.emit(s.paint("dim", line) + "  " + s.paint(s.step, s.step) + "\n")
+		} else {
+			s.emit(s.paint("dim", line) + "\n")
+		}
 	}
 	return len(p), s.err
 }
@@ -156,7 +161,18 @@ func (s *screen) emit(lines string) {
 	if s.terminal {
 		lines = "\r\x1b[K" + lines + s.paint("bold", s.progress)
 	}
-	_, s.err = io.WriteString(s.out, lines)
+	_, s.err = s.mask.WriteString(s.out, lines)
+}
+
+// numberMask hides the demo's numbers but for the last two digits: the net below
+// everything that is printed.
+func numberMask() *strings.Replacer {
+	var pairs []string
+	for _, s := range scenes() {
+		n := national(s.resident)
+		pairs = append(pairs, n, strings.Repeat("*", len(n)-2)+n[len(n)-2:])
+	}
+	return strings.NewReplacer(pairs...)
 }
 
 // failed is the first error of writing.

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"text/template"
 	"time"
@@ -62,7 +63,7 @@ type phoneSetup struct {
 func startPhone(t *testing.T, s phoneSetup) *phone {
 	t.Helper()
 	p := &phone{dir: t.TempDir(), moved: make(chan struct{}, 1)}
-	p.addr = freeUDP(t)
+	p.addr = freePort(t)
 	writeTone(t, filepath.Join(p.dir, "tone.wav"), s.tone, 60*time.Second)
 	fill := map[string]any{
 		"Addr": p.addr, "Control": s.control, "Dir": p.dir, "Ext": s.ext, "Password": s.password,
@@ -105,15 +106,41 @@ func startPhone(t *testing.T, s phoneSetup) *phone {
 	return p
 }
 
-// freeUDP finds a port on 127.0.0.1 that nobody uses now.
-func freeUDP(t *testing.T) string {
+// phonePorts counts the ports tried: below those that the kernel hands out by
+// itself, which would be taken again before baresip is there.
+var phonePorts atomic.Uint32
+
+// freePort finds a port on 127.0.0.1 that nobody uses, UDP or TCP, nor the next
+// one: baresip takes the first for both and the other for TLS.
+func freePort(t *testing.T) string {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	for range 1000 {
+		port := 12000 + (uint32(os.Getpid())*100+2*phonePorts.Add(1))%8000
+		addr, next := fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", port+1)
+		if bindable(t, "udp", addr) && bindable(t, "tcp", addr) && bindable(t, "tcp", next) {
+			return addr
+		}
+	}
+	t.Fatal("no free port for a phone")
+	return ""
+}
+
+func bindable(t *testing.T, network, addr string) bool {
+	t.Helper()
+	var c io.Closer
+	var err error
+	if network == "udp" {
+		c, err = net.ListenPacket(network, addr)
+	} else {
+		c, err = net.Listen(network, addr)
+	}
 	if err != nil {
+		return false
+	}
+	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	return c.LocalAddr().String()
+	return true
 }
 
 // listen collects events until the control socket ends. The framing is

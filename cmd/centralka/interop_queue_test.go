@@ -18,7 +18,7 @@ func TestNextAgent(t *testing.T) {
 	absent := r.register(phoneSetup{ext: "101", tone: toneOtherPhone, manual: true})
 	pauseFor(300 * time.Millisecond) // idle for longer, so offered first
 	agent := r.agent("102", tonePhone)
-	carrier := r.deliver("in_conversation", 6*time.Second)
+	carrier := r.deliver("in_conversation", 7*time.Second)
 	absent.await("CALL_INCOMING", 10*time.Second)
 	agent.await("CALL_ESTABLISHED", 10*time.Second)
 	absent.await("CALL_CLOSED", 2*time.Second)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"centralka/desk"
@@ -17,10 +18,16 @@ const (
 	lowFreeRatio = 0.05
 )
 
+// incidentsShown is how many incidents the status page lists.
+const (
+	incidentsShown = 20
+)
+
 // slowFacts are what takes a look at the disk; they are asked for seldom.
 type slowFacts struct {
 	disk      store.DiskUsage
 	incidents int
+	latest    []web.Incident // newest first
 	verify    verifyFacts
 	err       error
 }
@@ -39,13 +46,20 @@ func (s *system) watch(done <-chan struct{}) {
 		var f slowFacts
 		f.disk, f.err = s.store.Disk()
 		today := ordinance.DayOf(time.Now())
-		for _, err := range s.store.Incidents(today.Next(-6), today) {
+		for rec, err := range s.store.Incidents(today.Next(-6), today) {
 			if err != nil {
 				f.err = err
 				break
 			}
 			f.incidents++
+			f.latest = append(f.latest, web.Incident{
+				At: rec.Began, Call: rec.ID.String()[:8], Direction: string(rec.Direction), Outcome: string(rec.Recording.Outcome), Reason: rec.Recording.Reason,
+			})
+			if len(f.latest) > incidentsShown {
+				f.latest = f.latest[1:]
+			}
 		}
+		slices.Reverse(f.latest)
 		checks, err := s.store.Integrity()
 		if err != nil {
 			f.err = err
@@ -80,7 +94,7 @@ func (s *system) snapshot() web.Snapshot {
 		Announced: web.Announced(sw.Announcement),
 		Recorder: web.Recorder{
 			Active: rec.Active, Rendering: rec.Rendering, Outcomes: map[string]uint64{}, Recovered: rec.Recovered,
-			Dropped: map[string]uint64{"ring": rec.Overflowed, "disk": rec.Unwritten}, Err: rec.LastError, ErrAt: rec.LastFailed, Incidents: slow.incidents,
+			Dropped: map[string]uint64{"ring": rec.Overflowed, "disk": rec.Unwritten}, Err: rec.LastError, ErrAt: rec.LastFailed, Incidents: slow.incidents, Latest: slow.latest,
 		},
 		Vault: web.Vault{
 			Free: int64(slow.disk.Free), Total: int64(slow.disk.Total), DaysLeft: slow.disk.DaysLeft,
