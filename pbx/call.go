@@ -75,11 +75,17 @@ type messageReceived struct {
 func (ev messageReceived) on(*call) { ev.l.receive(ev.req, ev.tx) }
 
 // inviteCancelled is a CANCEL that sipgo has answered, and the INVITE with 487.
-type inviteCancelled struct{ l *leg }
+type inviteCancelled struct {
+	l    *leg
+	q850 int // of its Reason
+}
 
 func (ev inviteCancelled) on(c *call) {
 	if ev.l.state != legInviting {
 		return // it crossed our final response, which stands
+	}
+	if ev.q850 != 0 {
+		c.rec.Q850 = ev.q850
 	}
 	ev.l.ended()
 	c.script.cancelled(ev.l)
@@ -183,7 +189,8 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	}
 	var headers []sip.Header
 	if row.q850 != 0 {
-		headers = append(headers, reasonHeader("Q.850", row.q850, row.text))
+		// What the far end gave as its cause is passed on (RFC 3326 §2).
+		headers = append(headers, reasonHeader("Q.850", c.rec.Q850, row.text))
 	}
 	if row.retryAfter != "" {
 		headers = append(headers, sip.NewHeader("Retry-After", row.retryAfter))

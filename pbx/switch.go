@@ -709,8 +709,8 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 		a.trunk.take()
 	}
 	s.end.respond(tx, sip.NewResponseFromRequest(req, 100, "Trying", nil))
-	if !tx.OnCancel(func(*sip.Request) { c.post(inviteCancelled{a}) }) {
-		c.post(inviteCancelled{a})
+	if !tx.OnCancel(func(cancel *sip.Request) { c.post(inviteCancelled{a, q850(cancel)}) }) {
+		c.post(inviteCancelled{l: a})
 	}
 	s.counts.begun(c.rec.Direction)
 	go c.run(start)

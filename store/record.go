@@ -57,8 +57,11 @@ type CallRecord struct {
 	Caller Party
 	// Called is the dialled number; for an outgoing call it is the citizen's.
 	Called ordinance.Number
-	Trunk  string `json:",omitempty"`
-	Queue  string `json:",omitempty"`
+	// Diverted is the number that the caller dialled first, if the call was
+	// forwarded to Called by the network.
+	Diverted ordinance.Number `json:",omitempty"`
+	Trunk    string           `json:",omitempty"`
+	Queue    string           `json:",omitempty"`
 	// Extension is the phone that placed an outgoing or internal call.
 	Extension    string            `json:",omitempty"`
 	Announcement *AnnouncementPlay `json:",omitempty"`
