@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -33,6 +34,8 @@ type Parts struct {
 	Log      *slog.Logger
 	// ListenPacket opens SIP's datagram sockets; nil: real ones.
 	ListenPacket ListenPacket
+	// Resolver finds the trunks' servers; nil: the system's.
+	Resolver Resolver
 }
 
 // Switch is the running exchange. Make one with New, then call Run.
@@ -44,6 +47,7 @@ type Switch struct {
 	recorder *recorder.Recorder
 	engine   media.Engine
 	pool     *desk.Pool
+	resolver Resolver
 
 	end       *endpoint
 	guard     *guard
@@ -103,6 +107,9 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	s := &Switch{
 		log: p.Log, ctx: context.Background(), store: p.Store, recorder: p.Recorder, engine: p.Engine, pool: p.Pool, cfg: cfg,
 		byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]string{}, queues: map[string]*runningQueue{},
+	}
+	if s.resolver = p.Resolver; s.resolver == nil {
+		s.resolver = net.DefaultResolver
 	}
 	s.music = media.HoldMusic()
 	var err error
@@ -652,29 +659,6 @@ func (s *Switch) trunkOf(addr netip.AddrPort) *trunk {
 		}
 	}
 	return nil
-}
-
-// trunksFor lists the trunks in the order in which they are tried; emergency
-// calls are never held back by a limit.
-func (s *Switch) trunksFor(emergency bool) []*trunk {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var up, down []*trunk
-	for _, t := range s.trunks {
-		full := t.cfg.MaxCalls > 0 && t.calls.Load() >= int64(t.cfg.MaxCalls)
-		if full && !emergency {
-			continue
-		}
-		t.trunk.mu.Lock()
-		ok := t.up
-		t.trunk.mu.Unlock()
-		if ok {
-			up = append(up, t.trunk)
-		} else {
-			down = append(down, t.trunk)
-		}
-	}
-	return append(up, down...)
 }
 
 // newCall makes a call with its record; begin starts it.
