@@ -55,8 +55,19 @@ type endpoint struct {
 // ListenPacket opens a datagram socket; net.ListenPacket with "udp" is one.
 type ListenPacket func(addr netip.AddrPort) (net.PacketConn, error)
 
+// sipReadBuffer is asked of the system for a SIP socket, bytes: some thousand
+// messages that come at once, such as the phones' answers after a power cut.
+const sipReadBuffer = 4 << 20
+
 func listenUDP(addr netip.AddrPort) (net.PacketConn, error) {
-	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.SetReadBuffer(sipReadBuffer); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger) (*endpoint, error) {

@@ -82,6 +82,7 @@ func TestLost200(t *testing.T) {
 		})
 		call := r.call()
 		r.must(call.WaitAnswered(20 * time.Second))
+		r.net.Drop(nil)
 		if want := []time.Duration{0, 500, 1500, 3500, 7500, 11500}; !slices.EqualFunc(at, want, func(a, b time.Duration) bool { return a == b*time.Millisecond }) {
 			t.Errorf("200 sent at %v", at)
 		}
@@ -369,6 +370,21 @@ func TestMergedInvite(t *testing.T) {
 		if n := r.sw.Calls(); n != 1 {
 			t.Errorf("%d calls", n)
 		}
+		// A copy that was on its way for a minute is no new call either.
+		r.answeredBy("101")
+		time.Sleep(40 * time.Second)
+		late := *first
+		late.Fields = slices.Clone(first.Fields)
+		late.Set("Via", strings.Replace(first.Get("Via"), "198.51.100.1:5060", "198.51.100.1:5070", 1))
+		_, err = way.WriteToUDPAddrPort(late.Bytes(), switchAddr)
+		r.must(err)
+		m := read(r, way)
+		for m.Branch() != late.Branch() { // copies of the 482 that nobody acknowledged
+			m = read(r, way)
+		}
+		if m.Status != 482 {
+			t.Errorf("a late copy was answered %s", m)
+		}
 		call.Hangup()
 		r.only()
 	})
@@ -475,6 +491,7 @@ func TestLostACKOfOurs(t *testing.T) {
 		})
 		caller, agent := r.talk()
 		time.Sleep(15 * time.Second)
+		r.net.Drop(nil)
 		if n != 4 || agent.State() != pbxtest.Answered {
 			t.Errorf("%d ACKs, the phone's call is %v", n, agent.State())
 		}

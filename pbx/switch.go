@@ -71,7 +71,7 @@ type Switch struct {
 	closed  bool // no call begins any more
 	byID    map[store.ID]*call
 	dialogs map[dialogID]*leg
-	pending map[string]string // INVITEs being served: merge key -> branch (RFC 3261 §8.2.2.2)
+	pending map[string]bool // INVITEs of calls that are up, by mergeKey
 	queues  map[string]*runningQueue
 	trunks  []*runningTrunk
 }
@@ -106,7 +106,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	}
 	s := &Switch{
 		log: p.Log, ctx: context.Background(), store: p.Store, recorder: p.Recorder, engine: p.Engine, pool: p.Pool, cfg: cfg,
-		byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]string{}, queues: map[string]*runningQueue{},
+		byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]bool{}, queues: map[string]*runningQueue{},
 	}
 	if s.resolver = p.Resolver; s.resolver == nil {
 		s.resolver = net.DefaultResolver
@@ -493,10 +493,22 @@ func (s *Switch) NotReady() []string {
 	if err := s.config().audioErr; err != nil {
 		out = append(out, err.Error())
 	}
+	if err := s.unrecordable(); err != nil {
+		out = append(out, "not recording: "+err.Error())
+	}
 	for _, l := range s.end.down() {
 		out = append(out, "listener down: "+l)
 	}
 	return out
+}
+
+// unrecordable is what keeps the recorder from recording, if calls are to be
+// refused for it (vault.recording_failure).
+func (s *Switch) unrecordable() error {
+	if !s.config().RefuseUnrecorded {
+		return nil
+	}
+	return s.recorder.Ready()
 }
 
 // serve dispatches a validated request: within a dialog first, then by method
@@ -566,15 +578,13 @@ func (s *Switch) optionsResponse(req *sip.Request) *sip.Response {
 
 func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 	fromTag, _ := req.From().Params.Get("tag")
-	branch, _ := req.Via().Params.Get("branch")
-	key := req.CallID().Value() + "\x00" + fromTag + "\x00" + strconv.FormatUint(uint64(req.CSeq().SeqNo), 10)
 	s.mu.Lock()
-	if other, busy := s.pending[key]; busy && other != branch {
-		s.mu.Unlock()
-		s.end.reply(req, tx, 482, "Loop Detected") // merged (RFC 3261 §8.2.2.2)
+	merged := s.pending[mergeKey(req.CallID().Value(), fromTag, req.CSeq().SeqNo)]
+	s.mu.Unlock()
+	if merged {
+		s.end.reply(req, tx, 482, "Loop Detected")
 		return
 	}
-	s.mu.Unlock()
 	if t := s.trunkOf(h.remote); t != nil {
 		if shortSession(req) {
 			s.end.refuseSession(req, tx)
@@ -592,6 +602,12 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 		return
 	}
 	s.acceptPhoneInvite(req, tx, ext, h)
+}
+
+// mergeKey is by what a request is known that comes a second time by another
+// way, or so late that its transaction is over (RFC 3261 §8.2.2.2).
+func mergeKey(callID, fromTag string, seq uint32) string {
+	return callID + "\x00" + fromTag + "\x00" + strconv.FormatUint(uint64(seq), 10)
 }
 
 func (s *Switch) serveRegister(req *sip.Request, tx *sip.ServerTx, h hop) {
@@ -676,9 +692,13 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	req.To().Params.Add("tag", tag)
 	a.d = uasDialog(req, tag, h, fixed)
 	a.invite, a.inviteTx, a.state = req, tx, legInviting
-	a.mergeKey = req.CallID().Value() + "\x00" + a.d.remoteTag + "\x00" + strconv.FormatUint(uint64(req.CSeq().SeqNo), 10)
-	branch, _ := req.Via().Params.Get("branch")
+	a.mergeKey = mergeKey(a.d.id.callID, a.d.remoteTag, req.CSeq().SeqNo)
 	s.mu.Lock()
+	if s.pending[a.mergeKey] { // the two came at the same time
+		s.mu.Unlock()
+		s.end.reply(req, tx, 482, "Loop Detected")
+		return
+	}
 	if s.closed {
 		s.mu.Unlock()
 		s.end.reply(req, tx, 503, "Service Unavailable", sip.NewHeader("Retry-After", "10"))
@@ -687,7 +707,7 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	s.calls.Add(1)
 	s.byID[c.rec.ID] = c
 	s.dialogs[a.d.id] = a
-	s.pending[a.mergeKey] = branch
+	s.pending[a.mergeKey] = true
 	s.mu.Unlock()
 	if a.trunk != nil {
 		a.trunk.take()
