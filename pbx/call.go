@@ -55,6 +55,7 @@ type script interface {
 	mediaChanged(l *leg)                  // re-INVITE or UPDATE: hold, resume, new address
 	mediaFailed(l *leg)                   // an answer that cannot be used
 	mediaTimedOut(l *leg)
+	sessionExpired(l *leg) // its session timer ran out, or its refresh failed
 	played(l *leg, p media.Played)
 }
 
@@ -90,13 +91,19 @@ func (ev messageReceived) on(*call) { ev.l.receive(ev.req, ev.tx) }
 func (ev messageReceived) of() *leg { return ev.l }
 
 // inviteCancelled is a CANCEL that sipgo has answered, and the INVITE with 487.
-type inviteCancelled struct{ l *leg }
+type inviteCancelled struct {
+	l    *leg
+	q850 int // of its Reason
+}
 
 func (ev inviteCancelled) of() *leg { return ev.l }
 
 func (ev inviteCancelled) on(c *call) {
 	if ev.l.state != legInviting {
 		return // it crossed our final response, which stands
+	}
+	if ev.q850 != 0 {
+		c.rec.Q850 = ev.q850
 	}
 	ev.l.ended()
 	c.script.cancelled(ev.l)
@@ -214,7 +221,8 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	}
 	var headers []sip.Header
 	if row.q850 != 0 {
-		headers = append(headers, reasonHeader("Q.850", row.q850, row.text))
+		// What the far end gave as its cause is passed on (RFC 3326 §2).
+		headers = append(headers, reasonHeader("Q.850", c.rec.Q850, row.text))
 	}
 	if row.retryAfter != "" {
 		headers = append(headers, sip.NewHeader("Retry-After", row.retryAfter))
@@ -427,6 +435,7 @@ var causes = map[store.Cause]causeRow{
 	store.CauseOverload:           {503, "Service Unavailable", 42, "5"},
 	store.CauseNoAck:              {408, "Request Timeout", 102, ""},
 	store.CauseMediaTimeout:       {480, "Temporarily Unavailable", 102, ""},
+	store.CauseSessionExpired:     {480, "Temporarily Unavailable", 102, ""},
 	store.CauseShutdown:           {503, "Service Unavailable", 41, "10"},
 	store.CauseInterrupted:        {500, "Server Internal Error", 41, ""},
 	store.CauseInternal:           {500, "Server Internal Error", 41, ""},

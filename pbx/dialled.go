@@ -1,6 +1,8 @@
 package pbx
 
 import (
+	"time"
+
 	"github.com/emiago/sipgo/sip"
 
 	"centralka/media"
@@ -13,9 +15,9 @@ import (
 type dialled struct {
 	*call
 	dialled  string
-	offer    []byte // the phone's SDP offer; empty: late
-	answer   []byte // our SDP answer to it, once given
-	trunks   []*trunk
+	offer    []byte   // the phone's SDP offer; empty: late
+	answer   []byte   // our SDP answer to it, once given
+	routes   []wayOut // ways that were not tried yet
 	ring     *ringing
 	notice   media.PlayID // announcement to the called party (S1.4-i)
 	noticing bool
@@ -97,31 +99,29 @@ func (c *dialled) start(req *sip.Request) {
 		c.ringExtension(route.ext)
 		return
 	}
-	c.trunks = c.s.trunksFor(route.kind == routeEmergency)
+	c.routes = c.s.waysOut(route.kind == routeEmergency)
 	c.nextTrunk(store.CauseUnreachable)
 }
 
-// nextTrunk tries the next trunk, or ends the call with cause.
+// nextTrunk tries the next way out, or ends the call with cause.
 func (c *dialled) nextTrunk(cause store.Cause) {
-	for len(c.trunks) > 0 {
-		t := c.trunks[0]
-		c.trunks = c.trunks[1:]
-		to, err := t.callee(c.rec.Called, c.s)
-		if err != nil {
-			c.s.log.Warn("trunk not usable", "call", c.rec.ID, "trunk", t.cfg.Name, "err", err)
-			continue
-		}
+	for len(c.routes) > 0 {
+		r := c.routes[0]
+		c.routes = c.routes[1:]
 		l := c.newLeg(c.nextLabel())
-		l.trunk = t
+		l.trunk = r.t
 		c.early = false
-		t.take()
-		if err := l.dial(to); err != nil {
-			c.s.log.Warn("trunk not called", "call", c.rec.ID, "trunk", t.cfg.Name, "err", err)
+		r.t.take()
+		if err := l.dial(r.t.calleeAt(c.rec.Called, c.s, r.hop)); err != nil {
+			c.s.log.Warn("trunk not called", "call", c.rec.ID, "trunk", r.t.cfg.Name, "err", err)
 			l.ended()
 			continue
 		}
-		c.rec.Trunk = t.cfg.Name
+		c.rec.Trunk = r.t.cfg.Name
 		c.b, c.citizen = l, l
+		if len(c.routes) > 0 {
+			time.AfterFunc(routePatience, func() { c.post(routeSilent{l, r}) })
+		}
 		return
 	}
 	c.end(cause, nil)

@@ -144,7 +144,7 @@ func TestEveryCauseHasARow(t *testing.T) {
 		store.CauseHangupCaller, store.CauseHangupCalled, store.CauseAnnouncementHangup, store.CauseAbandoned, store.CauseCancelled,
 		store.CauseBusy, store.CauseNoAnswer, store.CauseDeclined, store.CauseUnreachable, store.CauseQueueTimeout, store.CauseClosed,
 		store.CauseNotFound, store.CauseForbidden, store.CauseNotAcceptable, store.CauseOverload, store.CauseNoAck,
-		store.CauseMediaTimeout, store.CauseShutdown, store.CauseInterrupted, store.CauseInternal,
+		store.CauseMediaTimeout, store.CauseSessionExpired, store.CauseShutdown, store.CauseInterrupted, store.CauseInternal,
 	} {
 		row, ok := causes[c]
 		if !ok || row.status < 400 || row.status > 699 || row.text == "" || row.q850 == 0 {

@@ -385,6 +385,7 @@ func (s *Switch) acceptTrunkInvite(req *sip.Request, tx *sip.ServerTx, t *trunk,
 		Direction: store.Incoming,
 		Caller:    callerIdentity(req, true),
 		Called:    called,
+		Diverted:  divertedFrom(req),
 		Trunk:     t.cfg.Name,
 	})
 	in := &incoming{call: c}

@@ -67,6 +67,9 @@ type leg struct {
 	early       *messageReceived // a BYE that came before the 2xx (see overtook)
 	guardTimer  *time.Timer      // gives up on a peer that never ends its transaction
 
+	session  sessionTimer
+	reliable reliability
+
 	mergeKey string // of the INVITE that began it (RFC 3261 §8.2.2.2)
 }
 
@@ -138,8 +141,14 @@ func (l *leg) closeMedia() {
 
 // answer sends the 200 to the INVITE that began this leg. body is our SDP.
 func (l *leg) answer(body []byte, offered bool) {
+	if l.holdAnswer(func() { l.answer(body, offered) }) {
+		return
+	}
 	res := l.response(l.invite, 200, "OK")
-	l.addSDP(res, body)
+	l.grantSession(l.invite, res)
+	if !l.reliable.answered { // else it was the answer (RFC 6337 §3.1.1)
+		l.addSDP(res, body)
+	}
 	l.state, l.wasAnswered = legAnswered, true
 	l.send2xx(&await2xx{seq: l.invite.CSeq().SeqNo, res: res, tx: l.inviteTx, initial: true, offered: offered})
 }
@@ -193,7 +202,7 @@ func (l *leg) progress(status int, reason string, body []byte) {
 	if body != nil {
 		l.addSDP(res, body)
 	}
-	l.c.s.end.respond(l.inviteTx, res)
+	l.provision(res)
 }
 
 // reject ends an INVITE that we have not answered.
@@ -289,8 +298,7 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 		// We subscribe to nothing (RFC 6665 §4.1.3).
 		end.reply(req, tx, 481, "Subscription Does Not Exist")
 	case sip.PRACK:
-		// No reliable provisional response was sent (RFC 3262 §3).
-		end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
+		l.pracked(req, tx)
 	default:
 		end.refuseMethod(req, tx)
 	}
@@ -375,8 +383,11 @@ func (l *leg) reinvited(req *sip.Request, tx *sip.ServerTx) {
 	case l.state == legInviting:
 		end.reply(req, tx, 500, "INVITE In Progress", sip.NewHeader("Retry-After", "1"))
 		return
-	case l.await != nil || l.state != legUp:
+	case l.await != nil || l.session.offering || l.state != legUp:
 		end.reply(req, tx, 491, "Request Pending")
+		return
+	case shortSession(req):
+		end.refuseSession(req, tx)
 		return
 	}
 	body, status, reason := sdpBody(req)
@@ -403,6 +414,7 @@ func (l *leg) reinvited(req *sip.Request, tx *sip.ServerTx) {
 		l.configure(params)
 	}
 	a.res = l.response(req, 200, "OK")
+	l.grantSession(req, a.res)
 	l.addSDP(a.res, sdp)
 	l.send2xx(a)
 	if !a.offered {
@@ -414,6 +426,10 @@ func (l *leg) reinvited(req *sip.Request, tx *sip.ServerTx) {
 // without ACK, without one a refresh.
 func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 	end := l.c.s.end
+	if shortSession(req) {
+		end.refuseSession(req, tx)
+		return
+	}
 	body, status, reason := sdpBody(req)
 	if status != 0 {
 		end.reply(req, tx, status, reason)
@@ -423,10 +439,16 @@ func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 		l.d.target = *c.Address.Clone()
 	}
 	if len(body) == 0 {
-		end.respond(tx, l.response(req, 200, "OK"))
+		res := l.response(req, 200, "OK")
+		if l.state == legUp || l.state == legAnswered {
+			l.grantSession(req, res)
+		}
+		end.respond(tx, res)
 		return
 	}
-	if l.await != nil || l.state != legUp {
+	if l.inviteTx == nil && l.state == legInviting && l.agreedReliably(l.d.remoteTag) {
+		l.neg.conclude() // the exchange of the INVITE is over (RFC 3311 §5.1)
+	} else if l.await != nil || l.session.offering || l.state != legUp {
 		// An offer while ours, or the answer to theirs, is outstanding.
 		end.reply(req, tx, 491, "Request Pending")
 		return
@@ -438,6 +460,9 @@ func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 	}
 	l.configure(params)
 	res := l.response(req, 200, "OK")
+	if l.state == legUp {
+		l.grantSession(req, res)
+	}
 	l.addSDP(res, answer)
 	end.respond(tx, res)
 	l.c.script.mediaChanged(l)
@@ -546,6 +571,8 @@ func (l *leg) ended() {
 	if l.guardTimer != nil {
 		l.guardTimer.Stop()
 	}
+	l.session.stop()
+	l.reliable.stop()
 	l.closeMedia()
 	l.c.s.forget(l)
 }

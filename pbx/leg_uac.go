@@ -39,7 +39,13 @@ func (l *leg) dial(to callee) error {
 	req := l.d.request(sip.INVITE)
 	req.AppendHeader(l.c.s.end.contact(to.hop, l.d.local.User))
 	req.AppendHeader(sip.NewHeader("Allow", allow))
-	req.AppendHeader(sip.NewHeader("Supported", supported))
+	if l.trunk != nil {
+		req.AppendHeader(sip.NewHeader("Supported", supported))
+	} else {
+		// A phone's ringing is not worth a PRACK.
+		req.AppendHeader(sip.NewHeader("Supported", supportedByPhones))
+	}
+	l.askSession(req)
 	req.AppendHeader(sip.NewHeader("User-Agent", l.c.s.cfg.SIP.UserAgent))
 	for _, h := range to.headers {
 		req.AppendHeader(h)
@@ -106,11 +112,19 @@ func (l *leg) proceeding(res *sip.Response) {
 	if l.state != legInviting || res.StatusCode == 100 {
 		return
 	}
-	if tag, ok := res.To().Params.Get("tag"); ok && tag != "" {
+	rseq, ok := l.inOrder(res)
+	if !ok {
+		return
+	}
+	tag, _ := res.To().Params.Get("tag")
+	if tag != "" {
 		l.d.confirm(res) // early dialog (RFC 3261 §13.2.2.1)
 	}
+	if rseq != 0 {
+		l.prack(res, rseq)
+	}
 	early := false
-	if body := res.Body(); len(body) > 0 {
+	if body := res.Body(); len(body) > 0 && !l.agreedReliably(tag) {
 		params, err := l.neg.early(body)
 		if err != nil {
 			l.log(slog.LevelInfo, "early answer unusable", "status", res.StatusCode, "err", err)
@@ -118,6 +132,9 @@ func (l *leg) proceeding(res *sip.Response) {
 			l.neg.reopen()
 			l.configure(params)
 			early = true
+			if rseq != 0 {
+				l.reliable.agreed[tag] = true
+			}
 		}
 	}
 	l.c.script.ringing(l, res.StatusCode, early)
@@ -150,7 +167,8 @@ func (l *leg) accepted(res *sip.Response) {
 		return
 	}
 	l.state = legUp
-	if len(res.Body()) == 0 && l.neg.settled() {
+	l.sessionGranted(res)
+	if (len(res.Body()) == 0 || l.agreedReliably(tag)) && l.neg.settled() {
 		// The early answer was the answer.
 		l.neg.conclude()
 		l.c.script.answered(l)
@@ -189,7 +207,7 @@ func (l *leg) releaseFork(res *sip.Response) {
 	ack := d.build(sip.ACK, res.CSeq().SeqNo)
 	l.c.s.end.address(ack, d.next())
 	l.c.s.end.sendACK(ack)
-	bye := d.build(sip.BYE, res.CSeq().SeqNo+1)
+	bye := d.request(sip.BYE)
 	l.c.s.end.address(bye, d.next())
 	l.c.s.end.transact(bye, func(*sip.Response, error) {})
 }
@@ -204,6 +222,17 @@ func (l *leg) refused(res *sip.Response) {
 			l.sendInvite(again)
 			return
 		}
+	}
+	if res.StatusCode == 422 && !l.cancelled && l.raiseSession(res) {
+		// RFC 4028 §7.3: once more with what the peer asks for. Credentials are
+		// made anew if it wants them.
+		again := l.retry(l.invite)
+		again.RemoveHeader("Authorization")
+		again.RemoveHeader("Proxy-Authorization")
+		l.authTried = false
+		l.askSession(again)
+		l.sendInvite(again)
+		return
 	}
 	if l.state == legEnded {
 		return
@@ -275,7 +304,7 @@ type strayReceived struct {
 func (ev strayReceived) of() *leg { return ev.l }
 
 func (ev strayReceived) on(*call) {
-	if ev.res.CSeq().MethodName == sip.INVITE && ev.res.IsSuccess() {
+	if ev.res.CSeq().MethodName == sip.INVITE && ev.res.IsSuccess() && !ev.l.reacknowledge(ev.res) {
 		ev.l.accepted(ev.res)
 	}
 }

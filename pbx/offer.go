@@ -45,7 +45,8 @@ type negotiation struct {
 	port    uint16
 	id      uint64
 	version uint64
-	sent    []byte // our last description, nil before the first
+	sent    []byte          // our last description, nil before the first
+	sentDir media.Direction // the direction in it
 
 	// slots are the m-lines of the session in their order, which no later
 	// description may change (RFC 3264 §8). audio is the index of ours, -1
@@ -356,7 +357,7 @@ func (n *negotiation) write(a sdpAudio) []byte {
 		s.Origin.Version = strconv.FormatUint(n.id+n.version, 10)
 		body = s.marshal()
 	}
-	n.sent = body
+	n.sent, n.sentDir = body, a.dir
 	return bytes.Clone(body)
 }
 

@@ -47,28 +47,31 @@ const (
 // rig is a running switch with everything real but the network, inside a
 // bubble.
 type rig struct {
-	t       *testing.T
-	net     *pbxtest.Net
-	ladder  *pbxtest.Ladder
-	sw      *pbx.Switch
-	store   *store.Store
-	rec     *recorder.Recorder
-	pool    *desk.Pool
-	carrier *pbxtest.Carrier
-	phones  map[string]*pbxtest.Phone
-	log     *lockedBuffer
-	dir     string // of the vault
-	before  int64  // records that were there when the switch was started (again)
-	stop    func()
-	lenient bool // the peers break rules themselves: what they complain of says nothing
+	t        *testing.T
+	net      *pbxtest.Net
+	ladder   *pbxtest.Ladder
+	sw       *pbx.Switch
+	store    *store.Store
+	rec      *recorder.Recorder
+	pool     *desk.Pool
+	carrier  *pbxtest.Carrier
+	phones   map[string]*pbxtest.Phone
+	log      *lockedBuffer
+	dir      string       // of the vault
+	resolver pbx.Resolver // of the trunks' servers; nil: the system's
+	before   int64        // records that were there when the switch was started (again)
+	stop     func()
+	lenient  bool // the peers break rules themselves: what they complain of says nothing
 }
 
 // scenario runs f against a running switch in a bubble of its own, and then
 // fails on what peers complained of and on what was left over.
-func scenario(t *testing.T, cfg pbx.Config, f func(t *testing.T, r *rig)) {
+//
+// Each edit may change the rig before the switch starts.
+func scenario(t *testing.T, cfg pbx.Config, f func(t *testing.T, r *rig), edits ...func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, cfg)
+		r := newRig(t, cfg, edits...)
 		defer r.finish()
 		f(t, r)
 	})
@@ -157,13 +160,16 @@ func cityConfig(phones ...string) pbx.Config {
 }
 
 // newRig starts a switch and registers its phones. Call finish at the end.
-func newRig(t *testing.T, cfg pbx.Config) *rig {
+func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 	t.Helper()
 	r := &rig{t: t, net: pbxtest.NewNet(1), ladder: pbxtest.NewLadder(), phones: map[string]*pbxtest.Phone{}, log: &lockedBuffer{}}
 	r.net.OnPacket(r.ladder.Tap)
 	r.ladder.Name(switchAddr, "switch")
 	r.ladder.Name(carrierAddr, "carrier")
 	r.dir = vaultDir(t)
+	for _, edit := range edits {
+		edit(r)
+	}
 	r.startSwitch(cfg, r.dir)
 	var err error
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
@@ -225,7 +231,7 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 	})
 	r.must(err)
 	r.sw, err = pbx.New(cfg, pbx.Parts{
-		Store: st, Recorder: r.rec, Engine: engine, Pool: r.pool, Log: log,
+		Store: st, Recorder: r.rec, Engine: engine, Pool: r.pool, Log: log, Resolver: r.resolver,
 		ListenPacket: func(a netip.AddrPort) (net.PacketConn, error) { return r.net.ListenPacket(a) },
 	})
 	r.must(err)

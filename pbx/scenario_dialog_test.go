@@ -294,8 +294,9 @@ func TestRefusedInvites(t *testing.T) {
 		header string
 		cause  store.Cause // empty: no call at all
 	}{
-		{"100rel required", set("Require", "100rel"), 420, "Unsupported", ""},
+		{"100rel required", set("Require", "100rel"), 200, "", store.CauseAnnouncementHangup},
 		{"precondition required", set("Require", "precondition"), 420, "Unsupported", ""},
+		{"precondition supported", set("Supported", "precondition, 100rel"), 200, "", store.CauseAnnouncementHangup},
 		{"no hops left", set("Max-Forwards", "0"), 483, "", ""},
 		{"no Contact", set("Contact", ""), 400, "", ""},
 		{"no Max-Forwards is forgiven", set("Max-Forwards", ""), 200, "", store.CauseAnnouncementHangup},

@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"fmt"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -185,7 +186,16 @@ func (s *Switch) Status() Status {
 func (t *trunk) status() TrunkStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	st := TrunkStatus{Name: t.cfg.Name, Up: t.up, Calls: int(t.calls.Load()), MaxCalls: t.cfg.MaxCalls, LastSeen: t.lastSeen}
+	st := TrunkStatus{Name: t.cfg.Name, Calls: int(t.calls.Load()), MaxCalls: t.cfg.MaxCalls}
+	for _, g := range t.targets {
+		st.Up = st.Up || g.up
+		if g.lastSeen.After(st.LastSeen) {
+			st.LastSeen = g.lastSeen
+		}
+		if g.err != nil && st.Err == "" {
+			st.Err = fmt.Sprintf("%v: %v", g.hop.remote, g.err)
+		}
+	}
 	if t.cfg.Register {
 		st.Registered = t.registered
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -33,6 +34,8 @@ type Parts struct {
 	Log      *slog.Logger
 	// ListenPacket opens SIP's datagram sockets; nil: real ones.
 	ListenPacket ListenPacket
+	// Resolver finds the trunks' servers; nil: the system's.
+	Resolver Resolver
 }
 
 // Switch is the running exchange. Make one with New, then call Run.
@@ -44,6 +47,7 @@ type Switch struct {
 	recorder *recorder.Recorder
 	engine   media.Engine
 	pool     *desk.Pool
+	resolver Resolver
 
 	end       *endpoint
 	guard     *guard
@@ -103,6 +107,9 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	s := &Switch{
 		log: p.Log, ctx: context.Background(), store: p.Store, recorder: p.Recorder, engine: p.Engine, pool: p.Pool, cfg: cfg,
 		byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]bool{}, queues: map[string]*runningQueue{},
+	}
+	if s.resolver = p.Resolver; s.resolver == nil {
+		s.resolver = net.DefaultResolver
 	}
 	s.music = media.HoldMusic()
 	var err error
@@ -586,11 +593,19 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 			s.end.reply(req, tx, 403, "Forbidden") // nobody outside takes our calls over
 			return
 		}
+		if shortSession(req) {
+			s.end.refuseSession(req, tx)
+			return
+		}
 		s.acceptTrunkInvite(req, tx, t, h)
 		return
 	}
 	ext, ok := s.authenticate(req, tx, h)
 	if !ok {
+		return
+	}
+	if shortSession(req) {
+		s.end.refuseSession(req, tx)
 		return
 	}
 	if fields := req.GetHeaders("Replaces"); len(fields) > 0 {
@@ -677,29 +692,6 @@ func (s *Switch) trunkOf(addr netip.AddrPort) *trunk {
 	return nil
 }
 
-// trunksFor lists the trunks in the order in which they are tried; emergency
-// calls are never held back by a limit.
-func (s *Switch) trunksFor(emergency bool) []*trunk {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var up, down []*trunk
-	for _, t := range s.trunks {
-		full := t.cfg.MaxCalls > 0 && t.calls.Load() >= int64(t.cfg.MaxCalls)
-		if full && !emergency {
-			continue
-		}
-		t.trunk.mu.Lock()
-		ok := t.up
-		t.trunk.mu.Unlock()
-		if ok {
-			up = append(up, t.trunk)
-		} else {
-			down = append(down, t.trunk)
-		}
-	}
-	return append(up, down...)
-}
-
 // newCall makes a call with its record; begin starts it.
 func (s *Switch) newCall(rec store.CallRecord) *call {
 	now := time.Now()
@@ -747,8 +739,8 @@ func (s *Switch) enrol(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 		a.trunk.take()
 	}
 	s.end.respond(tx, sip.NewResponseFromRequest(req, 100, "Trying", nil))
-	if !tx.OnCancel(func(*sip.Request) { a.post(inviteCancelled{a}) }) {
-		a.post(inviteCancelled{a})
+	if !tx.OnCancel(func(cancel *sip.Request) { a.post(inviteCancelled{a, q850(cancel)}) }) {
+		a.post(inviteCancelled{l: a})
 	}
 	return true
 }

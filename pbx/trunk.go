@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/netip"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,13 +31,32 @@ type trunk struct {
 	secret string
 	calls  atomic.Int64
 
-	mu         sync.Mutex
-	hop        hop // where calls are sent; remote is zero while unknown
-	misses     int
-	up         bool
-	lastSeen   time.Time
-	registered time.Time // until when
-	err        error     // why it is not usable
+	mu      sync.Mutex
+	targets []*target // the servers, in the order in which they are tried
+	located time.Time // when they were
+	err     error     // why there are none, or no registration
+
+	registered time.Time      // until when
+	granted    time.Duration  // the time of that registration
+	registrar  netip.AddrPort // where it is
+	regID      string         // its Call-ID and CSeq go on (RFC 3261 §10.2)
+	regSeq     uint32
+	regLeast   time.Duration // what the registrar asked for with 423
+}
+
+// target is one server of a trunk. The trunk's mutex guards it.
+type target struct {
+	hop      hop
+	misses   int
+	up       bool
+	lastSeen time.Time
+	err      error
+}
+
+// wayOut is a way to place a call: a trunk, and one of its servers.
+type wayOut struct {
+	t   *trunk
+	hop hop
 }
 
 func newTrunk(cfg TrunkConfig, secret string) *trunk {
@@ -64,25 +81,50 @@ func (t *trunk) admit() bool {
 func (t *trunk) take() { t.calls.Add(1) }
 func (t *trunk) give() { t.calls.Add(-1) }
 
-// usable reports whether calls can be sent, and roughly why not.
+// usable is where calls are sent first, or why they are not.
 func (t *trunk) usable() (hop, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.hop.remote.IsValid() {
-		if t.err != nil {
-			return hop{}, t.err
-		}
-		return hop{}, errors.New("server not resolved yet")
+	up, down, err := t.hops()
+	if err != nil {
+		return hop{}, err
 	}
-	return t.hop, nil
+	return append(up, down...)[0], nil
 }
 
-// callee presents an outgoing call to the trunk.
+// hops lists the servers that answer, the one first at which we are registered,
+// and those that do not. There is at least one if there is no error.
+func (t *trunk) hops() (up, down []hop, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, g := range t.targets {
+		switch {
+		case !g.up:
+			down = append(down, g.hop)
+		case g.hop.remote == t.registrar:
+			up = append([]hop{g.hop}, up...)
+		default:
+			up = append(up, g.hop)
+		}
+	}
+	switch {
+	case len(t.targets) > 0:
+		return up, down, nil
+	case t.err != nil:
+		return nil, nil, t.err
+	}
+	return nil, nil, errors.New("server not resolved yet")
+}
+
+// callee presents an outgoing call to the server that is tried first.
 func (t *trunk) callee(number ordinance.Number, s *Switch) (callee, error) {
 	h, err := t.usable()
 	if err != nil {
 		return callee{}, err
 	}
+	return t.calleeAt(number, s, h), nil
+}
+
+// calleeAt presents an outgoing call to one of the trunk's servers.
+func (t *trunk) calleeAt(number ordinance.Number, s *Switch, h hop) callee {
 	host, port := h.remote.Addr().String(), int(h.remote.Port())
 	local := h.local.Addr().String()
 	if a, _, ok := s.end.advertised(); ok {
@@ -102,16 +144,12 @@ func (t *trunk) callee(number ordinance.Number, s *Switch) (callee, error) {
 	if t.cfg.CallerNumber != "" {
 		c.headers = append(c.headers, sip.NewHeader("P-Asserted-Identity", "<"+from.String()+">"))
 	}
-	return c, nil
+	return c
 }
 
-// keep is the trunk's keeper: until ctx is done it resolves the server, sends
-// OPTIONS every interval and keeps a registration alive.
+// keep is the trunk's keeper: until ctx is done it finds the servers, asks each
+// for signs of life every interval and keeps a registration alive.
 func (t *trunk) keep(ctx context.Context, s *Switch, interval time.Duration) {
-	check := interval
-	if check <= 0 {
-		check = 30 * time.Second
-	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -120,167 +158,128 @@ func (t *trunk) keep(ctx context.Context, s *Switch, interval time.Duration) {
 			return
 		case <-timer.C:
 		}
-		if err := t.resolve(ctx, s); err != nil {
-			t.fail(err)
-		} else {
-			if t.cfg.Register {
-				t.register(ctx, s)
-			}
-			if interval > 0 {
-				t.ping(ctx, s)
-			} else {
-				t.seen()
-			}
+		next := interval
+		if next <= 0 {
+			next = 30 * time.Second
 		}
-		timer.Reset(check)
+		t.resolve(ctx, s)
+		if interval > 0 {
+			t.ping(ctx, s)
+		} else {
+			t.seen(nil)
+		}
+		if t.cfg.Register {
+			t.register(ctx, s)
+			t.mu.Lock()
+			// A registration that is shorter than the interval must not lapse.
+			if t.granted > 0 && time.Until(t.registered) > 0 {
+				next = min(next, max(t.granted/4, time.Second))
+			}
+			t.mu.Unlock()
+		}
+		timer.Reset(next)
 	}
 }
 
-// resolve finds the server's address: numeric, host:port, or by SRV
-// (RFC 3263 §4.2).
-func (t *trunk) resolve(ctx context.Context, s *Switch) error {
-	host, port, err := net.SplitHostPort(t.cfg.Server)
-	if err != nil {
-		host, port = t.cfg.Server, ""
+// resolve finds the servers anew once in a while. Those that are still there
+// keep what is known of them; if the look-up fails, all do.
+func (t *trunk) resolve(ctx context.Context, s *Switch) {
+	t.mu.Lock()
+	fresh := len(t.targets) > 0 && time.Since(t.located) < resolveEvery
+	t.mu.Unlock()
+	if fresh {
+		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	n := uint16(5060)
-	if port != "" {
-		v, err := strconv.ParseUint(port, 10, 16)
-		if err != nil {
-			return fmt.Errorf("trunk server %q: bad port", t.cfg.Server)
+	addrs, err := locate(ctx, s.resolver, t.cfg.Server)
+	var found []*target
+	for _, a := range addrs {
+		if local, ok := s.listenerFor("UDP", a.Addr()); ok {
+			found = append(found, &target{hop: hop{transport: "UDP", local: local, remote: a}})
 		}
-		n = uint16(v)
 	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		if port == "" {
-			if _, srv, err := net.DefaultResolver.LookupSRV(ctx, "sip", "udp", host); err == nil && len(srv) > 0 {
-				host, n = srv[0].Target, srv[0].Port
-			}
-		}
-		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		if err != nil {
-			return fmt.Errorf("resolve trunk server %q: %w", t.cfg.Server, err)
-		}
-		addr = ips[0]
-	}
-	remote := netip.AddrPortFrom(addr.Unmap(), n)
-	local, ok := s.listenerFor("UDP", remote.Addr())
-	if !ok {
-		return fmt.Errorf("no UDP listener for trunk %s", t.cfg.Name)
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("no UDP listener for trunk %s", t.cfg.Name)
 	}
 	t.mu.Lock()
-	t.hop = hop{transport: "UDP", local: local, remote: remote}
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	if err != nil {
+		t.err = err
+		return
+	}
+	for i, g := range found {
+		if old := t.find(g.hop.remote); old != nil {
+			found[i] = old
+		}
+	}
+	t.targets, t.located, t.err = found, time.Now(), nil
+}
+
+// find is the target at an address; the mutex is held.
+func (t *trunk) find(remote netip.AddrPort) *target {
+	for _, g := range t.targets {
+		if g.hop.remote == remote {
+			return g
+		}
+	}
 	return nil
 }
 
-func (t *trunk) fail(err error) {
+// seen notes a sign of life of one server, or of all for lack of a way to know.
+func (t *trunk) seen(one *target) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.err = err
-	t.up = false
-}
-
-func (t *trunk) seen() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.misses, t.up, t.err, t.lastSeen = 0, true, nil, time.Now()
-}
-
-func (t *trunk) missed(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.misses++
-	if t.misses >= missesToDown || t.lastSeen.IsZero() {
-		t.up, t.err = false, err
+	for _, g := range t.targets {
+		if one == nil || g == one {
+			g.misses, g.up, g.err, g.lastSeen = 0, true, nil, time.Now()
+		}
 	}
 }
 
-// ping asks for a sign of life. Any answer is one.
+func (t *trunk) missed(g *target, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g.misses++
+	if g.misses >= missesToDown || g.lastSeen.IsZero() {
+		g.up, g.err = false, err
+	}
+}
+
+// suspect puts a server behind the others, which has let a call go unanswered,
+// until it gives a sign of life: the next call does not wait for it.
+func (t *trunk) suspect(remote netip.AddrPort) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g := t.find(remote); g != nil {
+		g.up, g.err = false, errors.New("a call was not answered")
+	}
+}
+
+// alive reports whether any server is.
+func (t *trunk) alive() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.targets, func(g *target) bool { return g.up })
+}
+
+// ping asks every server for a sign of life, all at once. Any answer is one.
 func (t *trunk) ping(ctx context.Context, s *Switch) {
-	h, err := t.usable()
-	if err != nil {
-		return
-	}
-	s.ping(ctx, h, sipURI("", h.remote.Addr().String(), int(h.remote.Port())), func(err error) {
-		if err != nil {
-			t.missed(err)
-		} else {
-			t.seen()
-		}
-	})
-}
-
-// register refreshes the registration when less than half of it is left
-// (RFC 3261 §10.2).
-func (t *trunk) register(ctx context.Context, s *Switch) {
-	const want = 600 * time.Second
 	t.mu.Lock()
-	until := t.registered
-	h := t.hop
+	targets := slices.Clone(t.targets)
 	t.mu.Unlock()
-	if time.Until(until) > want/2 {
-		return
+	var asked sync.WaitGroup
+	for _, g := range targets {
+		asked.Go(func() {
+			remote := g.hop.remote
+			s.ping(ctx, g.hop, sipURI("", remote.Addr().String(), int(remote.Port())), func(err error) {
+				if err != nil {
+					t.missed(g, err)
+				} else {
+					t.seen(g)
+				}
+			})
+		})
 	}
-	expires, err := s.registerAt(ctx, h, t.cfg, t.secret, want)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err != nil {
-		t.err = fmt.Errorf("register trunk %s: %w", t.cfg.Name, err)
-		s.log.Warn("trunk registration refused", "trunk", t.cfg.Name, "err", err)
-		return
-	}
-	t.registered = time.Now().Add(expires)
-	s.log.Log(ctx, slog.LevelInfo, "trunk registered", "trunk", t.cfg.Name, "expires", expires)
-}
-
-// registerAt sends one REGISTER, with credentials if asked, and returns the
-// granted time.
-func (s *Switch) registerAt(ctx context.Context, h hop, cfg TrunkConfig, secret string, want time.Duration) (time.Duration, error) {
-	host := h.remote.Addr().String()
-	aor := sipURI(cfg.User, host, 0)
-	callID := newCallID(h.local.Addr().String())
-	tag := newTag()
-	build := func(seq uint32) *sip.Request {
-		d := dialog{id: dialogID{callID, tag}, local: aor, remote: aor, target: sipURI("", host, int(h.remote.Port())), hop: h}
-		req := d.build(sip.REGISTER, seq)
-		req.AppendHeader(s.end.contact(h, cfg.User))
-		req.AppendHeader(sip.NewHeader("Expires", strconv.Itoa(int(want/time.Second))))
-		s.end.address(req, h)
-		return req
-	}
-	req := build(1)
-	res, err := s.ask(ctx, req)
-	if err == nil && (res.StatusCode == 401 || res.StatusCode == 407) {
-		req = build(2)
-		if err := authorize(req, res, cfg.User, secret); err != nil {
-			return 0, err
-		}
-		res, err = s.ask(ctx, req)
-	}
-	if err != nil {
-		return 0, err
-	}
-	if !res.IsSuccess() {
-		return 0, fmt.Errorf("status %d", res.StatusCode)
-	}
-	granted := want
-	if h := res.GetHeader("Expires"); h != nil {
-		if n, err := strconv.Atoi(h.Value()); err == nil && n > 0 {
-			granted = time.Duration(n) * time.Second
-		}
-	}
-	if c := res.Contact(); c != nil {
-		if v, ok := c.Params.Get("expires"); ok {
-			if n, err := strconv.Atoi(v); err == nil && n > 0 {
-				granted = time.Duration(n) * time.Second
-			}
-		}
-	}
-	return granted, nil
+	asked.Wait()
 }
 
 // ask sends a request outside of dialogs and waits for its final response.

@@ -57,8 +57,11 @@ type CallRecord struct {
 	Caller Party
 	// Called is the dialled number; for an outgoing call it is the citizen's.
 	Called ordinance.Number
-	Trunk  string `json:",omitempty"`
-	Queue  string `json:",omitempty"`
+	// Diverted is the number that the caller dialled first, if the call was
+	// forwarded to Called by the network.
+	Diverted ordinance.Number `json:",omitempty"`
+	Trunk    string           `json:",omitempty"`
+	Queue    string           `json:",omitempty"`
 	// Extension is the phone that placed an outgoing or internal call.
 	Extension    string            `json:",omitempty"`
 	Announcement *AnnouncementPlay `json:",omitempty"`
@@ -151,8 +154,9 @@ const (
 	CauseOverload           Cause = "overload"       // no port, limit of calls, not ready
 	CauseNoAck              Cause = "no_ack"         // the 200 OK was never acknowledged
 	CauseMediaTimeout       Cause = "media_timeout"
-	CauseShutdown           Cause = "shutdown"    // the switch was stopped
-	CauseInterrupted        Cause = "interrupted" // the switch died; set by recovery
+	CauseSessionExpired     Cause = "session_expired" // a peer did not refresh its session (RFC 4028)
+	CauseShutdown           Cause = "shutdown"        // the switch was stopped
+	CauseInterrupted        Cause = "interrupted"     // the switch died; set by recovery
 	CauseInternal           Cause = "internal_error"
 )
 

@@ -195,7 +195,7 @@ var statusFuncs = template.FuncMap{
 		"hung_up_in_announcement": "rozłączono w trakcie komunikatu", "abandoned": "porzucone w kolejce", "cancelled": "anulowane przed odebraniem",
 		"busy": "zajęte", "no_answer": "brak odpowiedzi", "declined": "odrzucone", "unreachable": "nieosiągalny", "queue_timeout": "przepełnienie kolejki lub zbyt długie oczekiwanie",
 		"closed": "poza godzinami pracy", "not_found": "nie ma takiego numeru", "forbidden": "zabronione", "not_acceptable": "brak wspólnego kodeka",
-		"overload": "brak gotowości lub zasobów", "no_ack": "brak potwierdzenia", "media_timeout": "cisza w sieci", "shutdown": "zatrzymanie centrali",
+		"overload": "brak gotowości lub zasobów", "no_ack": "brak potwierdzenia", "media_timeout": "cisza w sieci", "session_expired": "druga strona przestała odpowiadać", "shutdown": "zatrzymanie centrali",
 		"interrupted": "przerwane awarią", "internal_error": "błąd wewnętrzny",
 	}),
 }

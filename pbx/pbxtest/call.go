@@ -66,6 +66,9 @@ type Behaviour struct {
 	Ring time.Duration
 	// Early sends 183 with SDP instead of the 180 and begins to speak.
 	Early bool
+	// Reliable sends the 180 or 183 reliably (RFC 3262), and the final response
+	// after its PRACK.
+	Reliable bool
 	// Status is the final response, sent After the INVITE; 0 sends none.
 	Status int
 	After  time.Duration
@@ -125,6 +128,7 @@ type Call struct {
 	refused      bool           // we refused an offer after it, which had a version too
 	onFinal      func(*Message) // of a re-INVITE
 	answerFields []Field
+	reliable     reliable
 }
 
 // Call places a call to the switch and returns at once.

@@ -151,6 +151,9 @@ func (c *Call) final(res *Message) {
 }
 
 func (c *Call) early(res *Message) {
+	if !c.prack(res) {
+		return
+	}
 	if c.remoteTag == "" {
 		c.remoteTag = res.ToTag()
 	} else if res.ToTag() != c.remoteTag {
@@ -176,7 +179,10 @@ func (c *Call) accepted(res *Message, first bool) {
 	if contact := uriOf(res.Get("Contact")); contact != "" {
 		c.target = contact
 	}
-	if len(res.Body) == 0 {
+	switch {
+	case c.reliable.answered && len(res.Body) > 0:
+		c.peer.violate("%s has an SDP after a reliable answer (RFC 6337 §3.1.1)", res)
+	case !c.reliable.answered && len(res.Body) == 0:
 		c.peer.violate("%s has no SDP", res)
 	}
 	c.describedBy(res)
@@ -356,6 +362,7 @@ func (p *Peer) onInvite(tx *serverTx) {
 	c.remoteCSeq = num
 	c.theirs[num] = tx
 	c.answerFields = b.Fields
+	c.reliable.send = b.Reliable
 	p.calls[c.id] = c
 	if len(p.log) > 0 && p.log[len(p.log)-1].Message == m {
 		c.log = append(c.log, p.log[len(p.log)-1])
@@ -411,7 +418,11 @@ func (c *Call) first() *serverTx {
 }
 
 func (c *Call) provisional(status int, body []byte) {
-	c.peer.respond(c.first(), status, body)
+	if status > 100 && c.reliable.send {
+		c.respondReliably(status, body)
+	} else {
+		c.peer.respond(c.first(), status, body)
+	}
 	if status > 100 {
 		c.reach(Ringing)
 	}
@@ -427,7 +438,14 @@ func (c *Call) respond(status int, fields []Field) {
 		c.finished(End{Status: status, ByUs: true})
 		return
 	}
+	if c.reliable.waiting != nil {
+		c.reliable.then = func() { c.respond(status, fields) }
+		return
+	}
 	body := c.localSDP()
+	if c.reliable.answered {
+		body = nil
+	}
 	if len(c.desc.codecs) == 0 {
 		c.peer.respond(c.first(), 488, nil)
 		c.finished(End{Status: 488, ByUs: true})
@@ -500,6 +518,8 @@ func (c *Call) onRequest(tx *serverTx) {
 		c.onOffer(tx)
 	case "OPTIONS", "INFO", "NOTIFY", "MESSAGE":
 		p.respond(tx, 200, nil)
+	case "PRACK":
+		c.pracked(tx)
 	case "REFER":
 		p.respond(tx, 603, nil)
 	default:

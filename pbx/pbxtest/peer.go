@@ -181,6 +181,13 @@ func (p *Peer) SetBehaviour(behave func(*Message) Behaviour) {
 	p.behave = behave
 }
 
+// SetOnRequest replaces OnRequest for the requests that come from now on.
+func (p *Peer) SetOnRequest(f func(*Message) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cfg.OnRequest = f
+}
+
 // Violations lists what the peer has seen that breaks a rule of the protocols,
 // with the time since the peer began. A test fails if there is any.
 func (p *Peer) Violations() []string {
@@ -486,9 +493,9 @@ func (p *Peer) receive(raw []byte, from netip.AddrPort) {
 		return
 	}
 	tx := p.open(m, raw, from)
-	if p.cfg.OnRequest != nil && m.Method != "CANCEL" {
+	if see := p.cfg.OnRequest; see != nil && m.Method != "CANCEL" {
 		p.mu.Unlock()
-		kept := p.cfg.OnRequest(m)
+		kept := see(m)
 		p.mu.Lock()
 		if kept || p.closed {
 			return

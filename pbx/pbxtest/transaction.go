@@ -10,7 +10,7 @@ import (
 
 const (
 	t2      = 4 * time.Second
-	allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, NOTIFY, MESSAGE, REFER"
+	allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, PRACK, NOTIFY, MESSAGE, REFER"
 )
 
 // clientTx is a request of ours (RFC 3261 §17.1).
@@ -303,7 +303,7 @@ func (p *Peer) onRequest(tx *serverTx) {
 	case m.Method == "CANCEL":
 		p.onCancel(tx)
 	case m.Method == "INVITE" && m.ToTag() == "":
-		if c != nil && c.end.Status != 401 && c.end.Status != 407 { // it comes back with credentials (RFC 3261 §22.2)
+		if c != nil && c.end.Status != 401 && c.end.Status != 407 && c.end.Status != 422 { // it comes back with credentials (RFC 3261 §22.2), or a longer session (RFC 4028 §7.3)
 			p.violate("second INVITE without To-tag for one Call-ID")
 			p.respond(tx, 482, nil)
 			return
