@@ -357,7 +357,7 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct{ scenario, service string }{
 		{"refuse_unknown_number", "+48914249999"},
 		{"refuse_no_codec", officeNumber},
-		{"refuse_100rel", officeNumber},
+		{"refuse_precondition", officeNumber},
 		{"refuse_max_forwards", officeNumber},
 		{"refuse_method", officeNumber},
 		{"refuse_dialog", officeNumber},
