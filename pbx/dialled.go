@@ -178,6 +178,11 @@ func (c *dialled) answered(l *leg) {
 		l.hangUp(487, "Request Terminated")
 		return
 	}
+	c.meet(l)
+}
+
+// meet joins the phone that has dialled with l, which has answered.
+func (c *dialled) meet(l *leg) {
 	c.rec.SIPStatus, c.rec.Q850 = 0, 0 // those of a trunk that failed before
 	// The phone is answered now; what it says is recorded from the same instant.
 	if c.a.state == legInviting {

@@ -10,7 +10,13 @@ import (
 
 // allow names the methods that we serve (RFC 3261 §20.5). UPDATE must be in
 // it: carriers refresh sessions by it only if it is (RFC 3311 §4).
-const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO"
+const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, REFER, NOTIFY, SUBSCRIBE"
+
+// supported names the extensions that we have (RFC 3261 §20.37).
+const supported = "replaces"
+
+// extensions are those that a request may require.
+var extensions = []string{"replaces"}
 
 // dialogID names a dialog at our side: Call-ID and our tag.
 type dialogID struct{ callID, localTag string }

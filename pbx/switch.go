@@ -67,7 +67,7 @@ type Switch struct {
 	closed  bool // no call begins any more
 	byID    map[store.ID]*call
 	dialogs map[dialogID]*leg
-	pending map[string]string // INVITEs being served: merge key -> branch (RFC 3261 §8.2.2.2)
+	pending map[string]bool // INVITEs of calls that are up, by mergeKey
 	queues  map[string]*runningQueue
 	trunks  []*runningTrunk
 }
@@ -102,7 +102,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	}
 	s := &Switch{
 		log: p.Log, ctx: context.Background(), store: p.Store, recorder: p.Recorder, engine: p.Engine, pool: p.Pool, cfg: cfg,
-		byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]string{}, queues: map[string]*runningQueue{},
+		byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]bool{}, queues: map[string]*runningQueue{},
 	}
 	s.music = media.HoldMusic()
 	var err error
@@ -527,8 +527,11 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 	case sip.CANCEL, sip.BYE, sip.UPDATE, sip.INFO, sip.PRACK, sip.NOTIFY:
 		// Nothing to cancel, end or update (RFC 3261 §9.2, §15.1.2).
 		s.end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
+	case sip.REFER:
+		// Nobody makes us call by a REFER alone.
+		s.end.reply(req, tx, 403, "Forbidden")
 	default:
-		s.end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+		s.end.refuseMethod(req, tx)
 	}
 }
 
@@ -536,7 +539,7 @@ func (s *Switch) serveInDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 	s.mu.Lock()
 	l := s.dialogs[dialogID{req.CallID().Value(), tag}]
 	s.mu.Unlock()
-	if l != nil && l.c.post(messageReceived{l, req, tx}) {
+	if l != nil && l.post(messageReceived{l, req, tx}) {
 		return
 	}
 	if req.Method == sip.OPTIONS {
@@ -556,13 +559,14 @@ func (s *Switch) strayResponse(res *sip.Response) {
 	l := s.dialogs[dialogID{res.CallID().Value(), tag}]
 	s.mu.Unlock()
 	if l != nil {
-		l.c.post(strayReceived{l, res})
+		l.post(strayReceived{l, res})
 	}
 }
 
 func (s *Switch) optionsResponse(req *sip.Request) *sip.Response {
 	res := sip.NewResponseFromRequest(req, 200, "OK", nil)
 	res.AppendHeader(sip.NewHeader("Allow", allow))
+	res.AppendHeader(sip.NewHeader("Supported", supported))
 	res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
 	res.AppendHeader(sip.NewHeader("Accept-Language", "pl, en"))
 	return res
@@ -570,16 +574,18 @@ func (s *Switch) optionsResponse(req *sip.Request) *sip.Response {
 
 func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 	fromTag, _ := req.From().Params.Get("tag")
-	branch, _ := req.Via().Params.Get("branch")
-	key := req.CallID().Value() + "\x00" + fromTag + "\x00" + strconv.FormatUint(uint64(req.CSeq().SeqNo), 10)
 	s.mu.Lock()
-	if other, busy := s.pending[key]; busy && other != branch {
-		s.mu.Unlock()
-		s.end.reply(req, tx, 482, "Loop Detected") // merged (RFC 3261 §8.2.2.2)
+	merged := s.pending[mergeKey(req.CallID().Value(), fromTag, req.CSeq().SeqNo)]
+	s.mu.Unlock()
+	if merged {
+		s.end.reply(req, tx, 482, "Loop Detected")
 		return
 	}
-	s.mu.Unlock()
 	if t := s.trunkOf(h.remote); t != nil {
+		if req.GetHeader("Replaces") != nil {
+			s.end.reply(req, tx, 403, "Forbidden") // nobody outside takes our calls over
+			return
+		}
 		s.acceptTrunkInvite(req, tx, t, h)
 		return
 	}
@@ -587,7 +593,21 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 	if !ok {
 		return
 	}
+	if fields := req.GetHeaders("Replaces"); len(fields) > 0 {
+		s.serveReplaces(req, tx, ext, h, fields)
+		return
+	}
+	if ok, of := pickupCode(userOf(req.Recipient), s.isExtension); ok {
+		s.servePickup(req, tx, ext, h, of)
+		return
+	}
 	s.acceptPhoneInvite(req, tx, ext, h)
+}
+
+// mergeKey is by what a request is known that comes a second time by another
+// way, or so late that its transaction is over (RFC 3261 §8.2.2.2).
+func mergeKey(callID, fromTag string, seq uint32) string {
+	return callID + "\x00" + fromTag + "\x00" + strconv.FormatUint(uint64(seq), 10)
 }
 
 func (s *Switch) serveRegister(req *sip.Request, tx *sip.ServerTx, h hop) {
@@ -691,32 +711,46 @@ func (s *Switch) newCall(rec store.CallRecord) *call {
 // set on the request itself, so that every response carries the same one, those
 // that sipgo makes included.
 func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h hop, fixed bool, start func()) {
+	if s.enrol(c, a, req, tx, h, fixed) {
+		s.counts.begun(c.rec.Direction)
+		go c.run(start)
+	}
+}
+
+// enrol makes the dialog of an INVITE known, and c with it unless it is nil: then
+// the leg joins a call that there is already. It reports false if it has refused.
+func (s *Switch) enrol(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h hop, fixed bool) bool {
 	tag := newTag()
 	req.To().Params.Add("tag", tag)
 	a.d = uasDialog(req, tag, h, fixed)
 	a.invite, a.inviteTx, a.state = req, tx, legInviting
-	a.mergeKey = req.CallID().Value() + "\x00" + a.d.remoteTag + "\x00" + strconv.FormatUint(uint64(req.CSeq().SeqNo), 10)
-	branch, _ := req.Via().Params.Get("branch")
+	a.mergeKey = mergeKey(a.d.id.callID, a.d.remoteTag, req.CSeq().SeqNo)
 	s.mu.Lock()
+	if s.pending[a.mergeKey] { // the two came at the same time
+		s.mu.Unlock()
+		s.end.reply(req, tx, 482, "Loop Detected")
+		return false
+	}
 	if s.closed {
 		s.mu.Unlock()
 		s.end.reply(req, tx, 503, "Service Unavailable", sip.NewHeader("Retry-After", "10"))
-		return
+		return false
 	}
-	s.calls.Add(1)
-	s.byID[c.rec.ID] = c
+	if c != nil {
+		s.calls.Add(1)
+		s.byID[c.rec.ID] = c
+	}
 	s.dialogs[a.d.id] = a
-	s.pending[a.mergeKey] = branch
+	s.pending[a.mergeKey] = true
 	s.mu.Unlock()
 	if a.trunk != nil {
 		a.trunk.take()
 	}
 	s.end.respond(tx, sip.NewResponseFromRequest(req, 100, "Trying", nil))
-	if !tx.OnCancel(func(*sip.Request) { c.post(inviteCancelled{a}) }) {
-		c.post(inviteCancelled{a})
+	if !tx.OnCancel(func(*sip.Request) { a.post(inviteCancelled{a}) }) {
+		a.post(inviteCancelled{a})
 	}
-	s.counts.begun(c.rec.Direction)
-	go c.run(start)
+	return true
 }
 
 // remember makes a UAC leg reachable by messages of its dialog.
