@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -44,6 +45,8 @@ func (b binding) contact() string { return b.uri.String() }
 type registrar struct {
 	s    *Switch
 	auth *authServer
+
+	saving sync.Mutex // of bindings to the vault, one at a time; taken before mu
 
 	mu       sync.Mutex
 	bindings map[string][]binding // by extension
@@ -186,7 +189,7 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 	r.mu.Unlock()
 
 	if len(contacts) > 0 || star {
-		if err := r.save(ext, saved); err != nil {
+		if err := r.save(ext); err != nil {
 			r.s.log.Error("registration not saved", "ext", ext, "err", err)
 		}
 		r.announce(ext)
@@ -224,7 +227,14 @@ func dropExpired(list []binding, now time.Time) []binding {
 	return out
 }
 
-func (r *registrar) save(ext string, list []binding) error {
+// save stores the bindings that ext has by now: of two REGISTERs at a time the
+// one that writes last writes what both brought.
+func (r *registrar) save(ext string) error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	r.mu.Lock()
+	list := slices.Clone(r.bindings[ext])
+	r.mu.Unlock()
 	out := make([]store.Binding, 0, len(list))
 	for _, b := range list {
 		out = append(out, store.Binding{

@@ -232,3 +232,30 @@ func TestWithheldNumber(t *testing.T) {
 		})
 	}
 }
+
+// TestDevicesThatRegisterTogetherAreAllKept: what is stored is what is in force,
+// however the registrations of an extension's devices come in between each other.
+func TestDevicesThatRegisterTogetherAreAllKept(t *testing.T) {
+	const more = 24
+	cfg := briefCity(t, "101")
+	cfg.Extensions[0].Contacts = 1 + more
+	scenario(t, cfg, func(t *testing.T, r *rig) {
+		var devices []*pbxtest.Phone
+		for i := range more {
+			devices = append(devices, r.peer(fmt.Sprintf("101/%d", i), pbxtest.PeerConfig{
+				User: "101", Username: "101", Password: "secret-101", Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(200 + i)}), 5060)}))
+		}
+		errs := make(chan error, more)
+		for _, d := range devices {
+			go func() { errs <- d.Register(t.Context()) }()
+		}
+		for range devices {
+			r.must(<-errs)
+		}
+		kept, err := r.store.Bindings()
+		r.must(err)
+		if len(kept["101"]) != 1+more {
+			t.Errorf("%d devices are kept, want %d", len(kept["101"]), 1+more)
+		}
+	})
+}
