@@ -51,6 +51,7 @@ type Switch struct {
 	registrar *registrar
 	clerk     *clerk
 	lines     *lines
+	quiet     *quiet
 	music     *media.Prompt
 	prompts   struct{ closed, busy *media.Prompt }
 
@@ -127,6 +128,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		return authSecret{Password: secret}, ok
 	}})
 	s.lines = newLines(func(ext string, delta int) { s.pool.Busy(desk.AgentID(ext), delta) })
+	s.quiet = newQuiet()
 	s.clerk = newClerk(p.Store, p.Log)
 	s.registrar = newRegistrar(s, s.auth)
 	return s, nil
@@ -589,6 +591,10 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 	}
 	if ok, of := pickupCode(userOf(req.Recipient), s.isExtension); ok {
 		s.servePickup(req, tx, ext, h, of)
+		return
+	}
+	if f, ok := featureOf(userOf(req.Recipient)); ok {
+		s.acceptFeature(req, tx, ext, h, f)
 		return
 	}
 	s.acceptPhoneInvite(req, tx, ext, h)
