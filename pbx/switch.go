@@ -52,6 +52,7 @@ type Switch struct {
 	clerk     *clerk
 	lines     *lines
 	quiet     *quiet
+	lampBoard *lampBoard
 	music     *media.Prompt
 	prompts   struct{ closed, busy *media.Prompt }
 
@@ -129,6 +130,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	}})
 	s.lines = newLines(func(ext string, delta int) { s.pool.Busy(desk.AgentID(ext), delta) })
 	s.quiet = newQuiet()
+	s.lampBoard = newLampBoard(s)
 	s.clerk = newClerk(p.Store, p.Log)
 	s.registrar = newRegistrar(s, s.auth)
 	return s, nil
@@ -223,6 +225,7 @@ func (s *Switch) Run(ctx context.Context) error {
 	}
 	s.tasks.Go(func() { s.registrar.keep(work, s.cfg.SIP.OptionsInterval) })
 	s.tasks.Go(func() { s.watchAudio(work) })
+	s.tasks.Go(func() { s.lampBoard.run(work) })
 	s.running.Store(true)
 
 	<-ctx.Done()
@@ -230,6 +233,7 @@ func (s *Switch) Run(ctx context.Context) error {
 	s.running.Store(false)
 	s.HangUpAll()
 	s.waitCalls(5 * time.Second) // for the answers to our BYEs
+	s.lampBoard.farewell(time.Second)
 	stop()
 	s.mu.Lock()
 	s.closed = true
@@ -517,6 +521,8 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 	case sip.CANCEL, sip.BYE, sip.UPDATE, sip.INFO, sip.PRACK, sip.NOTIFY:
 		// Nothing to cancel, end or update (RFC 3261 §9.2, §15.1.2).
 		s.end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
+	case sip.SUBSCRIBE:
+		s.serveSubscribe(req, tx, h)
 	case sip.REFER:
 		// Nobody makes us call by a REFER alone.
 		s.end.reply(req, tx, 403, "Forbidden")
@@ -530,6 +536,9 @@ func (s *Switch) serveInDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 	l := s.dialogs[dialogID{req.CallID().Value(), tag}]
 	s.mu.Unlock()
 	if l != nil && l.post(messageReceived{l, req, tx}) {
+		return
+	}
+	if l == nil && req.Method == sip.SUBSCRIBE && s.lampBoard.box.post(subscribeReceived{req: req, tx: tx}) {
 		return
 	}
 	if req.Method == sip.OPTIONS {
@@ -766,6 +775,7 @@ func (s *Switch) drop(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.byID, c.rec.ID)
+	s.lampBoard.box.post(lampsChanged{})
 }
 
 func (s *Switch) number(n ordinance.Number) (NumberConfig, bool) {
