@@ -16,7 +16,7 @@ import (
 )
 
 func TestPortable(t *testing.T) {
-	testEngine(t, NewPortable)
+	testEngine(t, NewPortable, bubble, sockets)
 }
 
 // contract is what every engine must do. Cases with clock run only in the
@@ -54,8 +54,8 @@ var contract = []struct {
 	{name: "Reports", clock: true, cfg: PortableConfig{CNAME: "cim@example"}, test: testReports},
 }
 
-func testEngine(t *testing.T, build newEngine) {
-	for _, w := range []world{bubble, sockets} {
+func testEngine(t *testing.T, build newEngine, worlds ...world) {
+	for _, w := range worlds {
 		for _, c := range contract {
 			if w.real && c.clock {
 				continue

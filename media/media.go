@@ -13,8 +13,9 @@
 // no lock across a system call.
 //
 // Inside, each stream is a state machine without sockets, clock or locks
-// (flow), and an engine is the shell round many of them. The goroutines are the
-// engine's: [Engine].Run waits for all of them.
+// (flow), and an engine is the shell round many of them: [NewLoop] makes the fast
+// one, [NewPortable] one that works on every system and over any [Conn]. The
+// goroutines are the engine's: [Engine].Run waits for all of them.
 //
 // Limits: G.711 in both laws, packets of up to 1024 bytes of payload, no mixing
 // (a stream hears one origin at a time), RTP and RTCP on ports of their own.

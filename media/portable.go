@@ -78,6 +78,19 @@ type portable struct {
 // NewPortable makes the portable engine. It refuses a configuration that could
 // not work.
 func NewPortable(cfg PortableConfig) (Engine, error) {
+	ports, err := cfg.settle()
+	if err != nil {
+		return nil, err
+	}
+	return &portable{
+		cfg: cfg, log: cfg.Log, epoch: time.Now(), ports: ports, pairs: len(ports.free),
+		streams: make(map[*portableStream]struct{}),
+	}, nil
+}
+
+// settle fills in what was left out, refuses what could not work, and makes the
+// port range.
+func (cfg *PortableConfig) settle() (ports, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = ListenUDP
 	}
@@ -98,22 +111,19 @@ func NewPortable(cfg PortableConfig) (Engine, error) {
 	}
 	switch {
 	case cfg.Drain < 0:
-		return nil, fmt.Errorf("media: drain time %v is negative", cfg.Drain)
+		return ports{}, fmt.Errorf("media: drain time %v is negative", cfg.Drain)
 	case cfg.Timeout < 0:
-		return nil, fmt.Errorf("media: timeout %v is negative", cfg.Timeout)
+		return ports{}, fmt.Errorf("media: timeout %v is negative", cfg.Timeout)
 	case cfg.DSCP < 0 || cfg.DSCP > 63:
-		return nil, fmt.Errorf("media: DSCP %d is not within 0..63", cfg.DSCP)
+		return ports{}, fmt.Errorf("media: DSCP %d is not within 0..63", cfg.DSCP)
 	case len(cfg.CNAME) > 255:
-		return nil, fmt.Errorf("media: CNAME of %d bytes is longer than 255", len(cfg.CNAME))
+		return ports{}, fmt.Errorf("media: CNAME of %d bytes is longer than 255", len(cfg.CNAME))
 	}
-	ports, err := newPorts(cfg.PortMin, cfg.PortMax, cfg.Drain)
+	p, err := newPorts(cfg.PortMin, cfg.PortMax, cfg.Drain)
 	if err != nil {
-		return nil, fmt.Errorf("media: %w", err)
+		return ports{}, fmt.Errorf("media: %w", err)
 	}
-	return &portable{
-		cfg: cfg, log: cfg.Log, epoch: time.Now(), ports: ports, pairs: len(ports.free),
-		streams: make(map[*portableStream]struct{}),
-	}, nil
+	return p, nil
 }
 
 // now is the time since the epoch.

@@ -66,7 +66,7 @@ func (c *dialled) start(req *sip.Request) {
 	case route.kind == routeOutside && c.s.lines.outgoing(a.ext) > c.s.config().Dial.MaxOutgoingPerExtension:
 		c.end(store.CauseForbidden, nil)
 		return
-	case route.kind == routeOutside && c.s.config().RefuseUnrecorded && c.s.recorder.Ready() != nil:
+	case route.kind == routeOutside && c.s.unrecordable() != nil:
 		c.end(store.CauseOverload, nil)
 		return
 	}

@@ -55,8 +55,19 @@ type endpoint struct {
 // ListenPacket opens a datagram socket; net.ListenPacket with "udp" is one.
 type ListenPacket func(addr netip.AddrPort) (net.PacketConn, error)
 
+// sipReadBuffer is asked of the system for a SIP socket, bytes: some thousand
+// messages that come at once, such as the phones' answers after a power cut.
+const sipReadBuffer = 4 << 20
+
 func listenUDP(addr netip.AddrPort) (net.PacketConn, error) {
-	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.SetReadBuffer(sipReadBuffer); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger) (*endpoint, error) {
@@ -314,6 +325,17 @@ func (e *endpoint) reply(req *sip.Request, tx *sip.ServerTx, status int, reason 
 		res.AppendHeader(h)
 	}
 	e.respond(tx, res)
+}
+
+// refuseMethod answers a method that is not served here: 405 if it is one of
+// SIP's, 501 if nobody knows it (RFC 3261 §8.2.1, §21.5.2).
+func (e *endpoint) refuseMethod(req *sip.Request, tx *sip.ServerTx) {
+	switch req.Method {
+	case sip.REGISTER, sip.SUBSCRIBE, sip.NOTIFY, sip.REFER, sip.MESSAGE, sip.PUBLISH, sip.CANCEL:
+		e.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+	default:
+		e.reply(req, tx, 501, "Not Implemented", sip.NewHeader("Allow", allow))
+	}
 }
 
 // address sets where req goes and from which listener it leaves.

@@ -55,9 +55,6 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 	case !c.s.Ready():
 		reject(store.CauseOverload)
 		return
-	case c.s.cfg.RefuseUnrecorded && c.s.recorder.Ready() != nil:
-		reject(store.CauseOverload)
-		return
 	case !a.trunk.admit():
 		c.rec.SIPStatus = 486
 		reject(store.CauseOverload)

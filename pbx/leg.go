@@ -292,7 +292,7 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 		// No reliable provisional response was sent (RFC 3262 §3).
 		end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
 	default:
-		end.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+		end.refuseMethod(req, tx)
 	}
 }
 

@@ -60,6 +60,7 @@ type rig struct {
 	dir     string // of the vault
 	before  int64  // records that were there when the switch was started (again)
 	stop    func()
+	lenient bool // the peers break rules themselves: what they complain of says nothing
 }
 
 // scenario runs f against a running switch in a bubble of its own, and then
@@ -89,11 +90,17 @@ func briefWords() []int16 { return pbxtest.Chirp(pbxtest.Rate, 1500, 3000) }
 func writeWAV(t *testing.T, pcm []int16) (path, hash string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "announcement.wav")
+	return path, writeWAVAt(t, path, pcm)
+}
+
+// writeWAVAt is writeWAV at a path of one's own.
+func writeWAVAt(t testing.TB, path string, pcm []int16) (hash string) {
+	t.Helper()
 	b := wavOf(pcm)
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path, fmt.Sprintf("%x", sha256.Sum256(b))
+	return fmt.Sprintf("%x", sha256.Sum256(b))
 }
 
 func wavOf(pcm []int16) []byte {
@@ -156,7 +163,7 @@ func newRig(t *testing.T, cfg pbx.Config) *rig {
 	r.net.OnPacket(r.ladder.Tap)
 	r.ladder.Name(switchAddr, "switch")
 	r.ladder.Name(carrierAddr, "carrier")
-	r.dir = t.TempDir()
+	r.dir = vaultDir(t)
 	r.startSwitch(cfg, r.dir)
 	var err error
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
@@ -177,6 +184,26 @@ func newRig(t *testing.T, cfg pbx.Config) *rig {
 		r.must(p.Register(t.Context()))
 	}
 	return r
+}
+
+// vaultDir is in memory where the system offers that: a bubble's clock stands
+// still while a disk syncs, which is what scenarios would spend their time on.
+func vaultDir(t *testing.T) string {
+	t.Helper()
+	const memory = "/dev/shm"
+	if info, err := os.Stat(memory); err != nil || !info.IsDir() {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(memory, "scenario")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // phoneAddr is where the phone of the i-th extension is.
@@ -244,6 +271,9 @@ func (r *rig) finish() {
 			r.t.Error(err)
 		}
 		for _, v := range p.Violations() {
+			if r.lenient {
+				break
+			}
 			r.t.Errorf("%s: %s", p.Name(), v)
 		}
 	}

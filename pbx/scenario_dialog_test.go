@@ -82,6 +82,7 @@ func TestLost200(t *testing.T) {
 		})
 		call := r.call()
 		r.must(call.WaitAnswered(20 * time.Second))
+		r.net.Drop(nil)
 		if want := []time.Duration{0, 500, 1500, 3500, 7500, 11500}; !slices.EqualFunc(at, want, func(a, b time.Duration) bool { return a == b*time.Millisecond }) {
 			t.Errorf("200 sent at %v", at)
 		}
@@ -239,7 +240,7 @@ func TestOrderInDialog(t *testing.T) {
 		if allow := status(405, inDialog(r, caller, "PUBLISH", 10)).Get("Allow"); !strings.Contains(allow, "UPDATE") || !strings.Contains(allow, "BYE") {
 			t.Errorf("Allow %q", allow)
 		}
-		status(405, inDialog(r, caller, "FROBNICATE", 11))
+		status(501, inDialog(r, caller, "FROBNICATE", 11))
 		status(481, inDialog(r, caller, "PRACK", 12, pbxtest.Field{Name: "RAck", Value: "1 1 INVITE"}))
 		alien := inDialog(r, caller, "BYE", 13)
 		alien.Set("To", strings.Replace(alien.Get("To"), ";tag=", ";tag=x", 1))
@@ -262,7 +263,7 @@ func TestOrderInDialog(t *testing.T) {
 // TestOutsideOfDialogs: what needs none, and what needs one.
 func TestOutsideOfDialogs(t *testing.T) {
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
-		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 403, "REFER": 403, "PUBLISH": 405, "NOTIFY": 481, "FROBNICATE": 405} {
+		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 403, "REFER": 403, "PUBLISH": 405, "NOTIFY": 481, "FROBNICATE": 501} {
 			res := r.ask(r.carrier.NewRequest(method, "sip:"+switchAddr.String()))
 			if res.Status != want {
 				t.Errorf("%s answered %d, want %d", method, res.Status, want)
@@ -367,6 +368,21 @@ func TestMergedInvite(t *testing.T) {
 		}
 		if n := r.sw.Calls(); n != 1 {
 			t.Errorf("%d calls", n)
+		}
+		// A copy that was on its way for a minute is no new call either.
+		r.answeredBy("101")
+		time.Sleep(40 * time.Second)
+		late := *first
+		late.Fields = slices.Clone(first.Fields)
+		late.Set("Via", strings.Replace(first.Get("Via"), "198.51.100.1:5060", "198.51.100.1:5070", 1))
+		_, err = way.WriteToUDPAddrPort(late.Bytes(), switchAddr)
+		r.must(err)
+		m := read(r, way)
+		for m.Branch() != late.Branch() { // copies of the 482 that nobody acknowledged
+			m = read(r, way)
+		}
+		if m.Status != 482 {
+			t.Errorf("a late copy was answered %s", m)
 		}
 		call.Hangup()
 		r.only()
@@ -474,6 +490,7 @@ func TestLostACKOfOurs(t *testing.T) {
 		})
 		caller, agent := r.talk()
 		time.Sleep(15 * time.Second)
+		r.net.Drop(nil)
 		if n != 4 || agent.State() != pbxtest.Answered {
 			t.Errorf("%d ACKs, the phone's call is %v", n, agent.State())
 		}

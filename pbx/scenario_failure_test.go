@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,9 @@ func TestRecorderFailsAndCallsAreRefused(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		second.Hangup()
 		time.Sleep(time.Second)
+		if reasons := r.sw.NotReady(); len(reasons) != 1 || !strings.HasPrefix(reasons[0], "not recording: ") {
+			t.Errorf("not ready: %q", reasons)
+		}
 		call := r.call()
 		r.must(call.WaitEnded(time.Second))
 		if e := call.End(); e.Status != 503 {
@@ -117,6 +121,44 @@ func TestRecorderFailsAndCallsAreRefused(t *testing.T) {
 		if outcomes[store.OutcomeOK] != 1 || outcomes[store.OutcomeFailed] != 2 || outcomes[store.OutcomeNone] != 3 {
 			t.Errorf("outcomes %v", outcomes)
 		}
+	})
+}
+
+// TestReloadSaysWhetherCallsAreRefused: vault.recording_failure is that of the
+// last reload, for calls in both directions.
+func TestReloadSaysWhetherCallsAreRefused(t *testing.T) {
+	cfg := briefCity(t, "101", "102")
+	scenario(t, cfg, func(t *testing.T, r *rig) {
+		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(time.Second)))
+		first, _ := r.talk()
+		time.Sleep(time.Second)
+		first.Hangup()
+		r.only()
+		r.breakVault()
+		second := r.call() // is found out by this one
+		r.answeredBy("102")
+		time.Sleep(5 * time.Second)
+		second.Hangup()
+		for _, refuse := range []bool{true, false} {
+			cfg.RefuseUnrecorded = refuse
+			_, err := r.sw.Reload(cfg)
+			r.must(err)
+			if r.sw.Ready() == refuse {
+				t.Errorf("refuse %v, not ready: %q", refuse, r.sw.NotReady())
+			}
+			in := r.call()
+			out, err := r.phones["101"].Dial("0600100200")
+			r.must(err)
+			time.Sleep(1500 * time.Millisecond)
+			for name, call := range map[string]*pbxtest.Call{"incoming": in, "outgoing": out} {
+				if refused := call.State() == pbxtest.Ended && call.End().Status == 503; refused != refuse {
+					t.Errorf("refuse %v: %s is %v, %+v", refuse, name, call.State(), call.End())
+				}
+				call.Hangup()
+			}
+		}
+		time.Sleep(5 * time.Second)
+		r.records()
 	})
 }
 

@@ -376,6 +376,7 @@ func TestTrunkAsksForPassword(t *testing.T) {
 		if err := out.WaitAnswered(5 * time.Second); err != nil {
 			t.Fatal(err)
 		}
+		r.carrier.SetBehaviour(nil)
 		if asked != 1 {
 			t.Errorf("asked %d times", asked)
 		}

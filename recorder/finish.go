@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"centralka/media"
 	"centralka/ordinance"
 	"centralka/store"
 )
@@ -245,6 +246,11 @@ func (r *Recorder) conclude(j *job, rec store.CallRecord, journal bool) (store.O
 	rec.Recording.Size, rec.Recording.SHA256 = file.Size, file.SHA256
 	rec.Recording.Counts = out.counts
 	rec.Recording.Peaks = out.peaks
+	if lost := out.counts.Unplaced; rec.Recording.Outcome == store.OutcomeOK && max(lost[citizen], lost[office]) > tooMuchUnplaced {
+		rec.Recording.Outcome = store.OutcomeDegraded
+		rec.Recording.Reason = fmt.Sprintf("%d ms of the citizen's voice and %d ms of the office's were read too late to be kept whole",
+			lost[citizen]*1000/media.SampleRate, lost[office]*1000/media.SampleRate)
+	}
 	return r.commit(rec)
 }
 
@@ -277,6 +283,11 @@ func (c *Recording) facts(o *outline) {
 	o.dropped = c.tally()
 	o.fails = c.fails
 }
+
+// tooMuchUnplaced is how many samples of a lane may be without a place before
+// the recording counts as degraded: a tenth of a second. Packets that the
+// network delayed for long cost a few; a machine that stood still costs more.
+const tooMuchUnplaced = media.SampleRate / 10
 
 // judge tells how a recording went, and why.
 func judge(o *outline, left bool) (store.Outcome, string) {

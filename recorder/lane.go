@@ -127,7 +127,7 @@ type lane struct {
 	cuts   []int64
 	runs   []*run // latest used last
 	spare  [][]byte
-	counts struct{ packets, lost, duplicate, reordered uint64 }
+	counts struct{ packets, lost, duplicate, reordered, unplaced uint64 }
 }
 
 // packet takes the next packet of the journal.
@@ -155,7 +155,7 @@ func (l *lane) packet(p *media.Packet, at int64) {
 	}
 	if s <= r.taken { // too late to be sorted in
 		if !again && e.table != nil && r.placed {
-			l.out.put(l.side, r.extend(p.Timestamp)+r.offset, p.Payload, e.table, true)
+			l.displaced(l.out.put(l.side, r.extend(p.Timestamp)+r.offset, p.Payload, e.table, true))
 		}
 	} else {
 		if !again && e.table != nil {
@@ -233,7 +233,7 @@ func (l *lane) place(r *run) {
 		if hole > 0 {
 			l.out.bridge(l.side, pos-hole, hole)
 		}
-		l.out.put(l.side, pos, e.payload, e.table, false)
+		l.displaced(l.out.put(l.side, pos, e.payload, e.table, false))
 	}
 	if e.payload != nil {
 		l.spare = append(l.spare, e.payload)
@@ -241,6 +241,14 @@ func (l *lane) place(r *run) {
 	r.taken = e.sequence
 	r.queue = slices.Delete(r.queue, 0, 1)
 	r.arrivals = slices.Delete(r.arrivals, 0, 1)
+}
+
+// displaced counts samples for which there was no place. Steering gives up to
+// two for each step, by design, and they are not counted.
+func (l *lane) displaced(samples int) {
+	if samples > 2 {
+		l.counts.unplaced += uint64(samples)
+	}
 }
 
 // keep copies a payload into a buffer used before.

@@ -153,6 +153,7 @@ func render(w io.Writer, blocks iter.Seq2[[]byte, error], o *outline) (rendered,
 		out.counts.Packets[side] = l.counts.packets
 		out.counts.Duplicate[side] = l.counts.duplicate
 		out.counts.Reordered[side] = l.counts.reordered
+		out.counts.Unplaced[side] = l.counts.unplaced
 		// What we dropped ourselves leaves the same gaps as the network's loss.
 		if l.counts.lost > o.dropped[side] {
 			out.counts.Lost[side] = l.counts.lost - o.dropped[side]
@@ -215,12 +216,12 @@ func appendWAVHeader(b []byte, samples int64) []byte {
 }
 
 // put writes a payload into a lane; see track.put.
-func (m *mixer) put(side int, pos int64, payload []byte, table *[256]int16, gaps bool) {
+func (m *mixer) put(side int, pos int64, payload []byte, table *[256]int16, gaps bool) (lost int) {
 	end := min(pos+int64(len(payload)), m.total)
 	if end > m.floor+trackSamples {
 		m.flush(end - trackSamples + chunkSamples)
 	}
-	m.tracks[side].put(pos, m.floor, m.total, payload, table, gaps)
+	return m.tracks[side].put(pos, m.floor, m.total, payload, table, gaps)
 }
 
 // bridge fills a hole that steering opened with the sample before it.

@@ -57,33 +57,44 @@ func (t *track) at(pos int64) *int16 { return &t.ring[pos&int64(len(t.ring)-1)] 
 
 // put decodes payload to pos and after, within [floor, ceiling), a span not
 // longer than the ring. It overwrites unless gaps is set: then only samples
-// that nothing has told are written.
-func (t *track) put(pos, floor, ceiling int64, payload []byte, table *[256]int16, gaps bool) {
+// that nothing has told are written. It returns how many samples have no place:
+// those outside, and those where two tell different things.
+func (t *track) put(pos, floor, ceiling int64, payload []byte, table *[256]int16, gaps bool) (lost int) {
 	if pos < floor {
-		payload = payload[min(floor-pos, int64(len(payload))):]
+		lost = int(min(floor-pos, int64(len(payload))))
+		payload = payload[lost:]
 		pos = floor
 	}
 	if over := pos + int64(len(payload)) - ceiling; over > 0 {
-		payload = payload[:max(0, int64(len(payload))-over)]
+		keep := max(0, int64(len(payload))-over)
+		lost += len(payload) - int(keep)
+		payload = payload[:keep]
 	}
 	if gaps {
 		for i, b := range payload {
 			if s := t.at(pos + int64(i)); *s == unsaid {
 				*s = table[b]
+			} else if *s != table[b] {
+				lost++
 			}
 		}
-		return
+		return lost
 	}
 	for len(payload) > 0 {
 		ring := t.ring[pos&int64(len(t.ring)-1):]
 		n := min(len(ring), len(payload))
 		ring = ring[:n]
 		for i, b := range payload[:n] {
-			ring[i] = table[b]
+			v := table[b]
+			if ring[i] != unsaid && ring[i] != v {
+				lost++
+			}
+			ring[i] = v
 		}
 		payload = payload[n:]
 		pos += int64(n)
 	}
+	return lost
 }
 
 // take moves samples from pos on into out; what nothing has told is silence.

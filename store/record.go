@@ -192,11 +192,14 @@ type Recording struct {
 // RecordingCounts tells what the network and the recorder lost, per lane:
 // citizen, office.
 type RecordingCounts struct {
-	Packets    [2]uint64 // packets in the timeline
-	Lost       [2]uint64 // never arrived (sequence numbers)
-	Duplicate  [2]uint64
-	Reordered  [2]uint64
-	Dropped    [2]uint64 // arrived, but the recorder could not keep them
-	TornBytes  int64     // bytes of a journal cut off by a crash
-	WriteFails uint64    // blocks that the disk refused
+	Packets   [2]uint64 // packets in the timeline
+	Lost      [2]uint64 // never arrived (sequence numbers)
+	Duplicate [2]uint64
+	Reordered [2]uint64
+	Dropped   [2]uint64 // arrived, but the recorder could not keep them
+	// Unplaced are samples of packets that were read so late that their places in
+	// the recording were taken, or lay beyond its end.
+	Unplaced   [2]uint64
+	TornBytes  int64  // bytes of a journal cut off by a crash
+	WriteFails uint64 // blocks that the disk refused
 }

@@ -179,6 +179,9 @@ var statusFuncs = template.FuncMap{
 		if listener, ok := strings.CutPrefix(reason, "listener down: "); ok {
 			return "gniazdo SIP nie działa: " + listener
 		}
+		if fault, ok := strings.CutPrefix(reason, "not recording: "); ok {
+			return "nie można nagrywać, a bez nagrania rozmów się nie przyjmuje: " + fault
+		}
 		return reason
 	},
 	"strata":   polish(map[string]string{"ring": "pakiety, bufor pełny", "disk": "pakiety, dysk odmówił zapisu"}),

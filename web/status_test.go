@@ -69,9 +69,10 @@ func TestStatusPage(t *testing.T) {
 	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, "Brak alarmów") || !strings.Contains(body, "Nie ma połączeń") {
 		t.Error("a calm switch does not say so")
 	}
-	calm.NotReady = []string{"brak pliku komunikatu x.wav", "draining", "not running", "listener down: udp://192.0.2.10:5060"}
+	calm.NotReady = []string{"brak pliku komunikatu x.wav", "draining", "not running", "listener down: udp://192.0.2.10:5060", "not recording: no space"}
 	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, "nie przyjmuje połączeń") || !strings.Contains(body, "brak pliku komunikatu") ||
-		!strings.Contains(body, "kończy pracę") || !strings.Contains(body, "dopiero rusza") || !strings.Contains(body, "gniazdo SIP nie działa: udp://192.0.2.10:5060") {
+		!strings.Contains(body, "kończy pracę") || !strings.Contains(body, "dopiero rusza") || !strings.Contains(body, "gniazdo SIP nie działa: udp://192.0.2.10:5060") ||
+		!strings.Contains(body, "bez nagrania rozmów się nie przyjmuje: no space") {
 		t.Error("a switch that is not ready does not say so")
 	}
 }

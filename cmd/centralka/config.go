@@ -64,9 +64,11 @@ type VaultConfig struct {
 
 // WebConfig is [web].
 type WebConfig struct {
-	// Residents: chat, form, declarations. "" is off.
+	// Residents: chat, form, declarations. "" is off. Nothing listens there before
+	// those pages are built, which come with a later version.
 	Public string `toml:"public"`
-	// Staff: the console. "" is off.
+	// Staff: the console. "" is off. Nothing listens there before the console is
+	// built, which comes with a later version.
 	Staff string `toml:"staff"`
 	// Administrators: status page, metrics, health; without password, so keep it
 	// on loopback or an administrators' network.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"centralka/desk"
@@ -153,7 +154,8 @@ func alarms(s web.Snapshot, sw pbx.Status, recorder bool, slow *slowFacts) []web
 	raise(s.Announced.Err != "", "announcement-unusable", "Komunikat nie może być odtworzony: %s", s.Announced.Err)
 	raise(s.Announced.TooShort, "announcement-too-short", "Nagranie komunikatu jest za krótkie na jego tekst")
 	for _, r := range sw.NotReady {
-		raise(r != "draining" && r != "not running" && r != s.Announced.Err, "listener-down", "Gniazdo SIP nie działa: %s", r)
+		listener, down := strings.CutPrefix(r, "listener down: ")
+		raise(down, "listener-down", "Gniazdo SIP nie działa: %s", listener)
 	}
 	raise(recorder, "recorder-failing", "Nagrywanie zawodzi: %s", s.Recorder.Err)
 	if recorder {

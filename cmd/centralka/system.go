@@ -54,13 +54,7 @@ func newSystem(cfg Config, log *slog.Logger) (_ *system, err error) {
 	}
 	s.recorder = recorder.New(recorder.Config{Store: s.store, Log: log})
 	s.pool = desk.NewPool(log)
-	s.engine, err = media.NewPortable(media.PortableConfig{
-		Addr:    mediaBind(cfg.SIP.Listen),
-		PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last,
-		Drain: portDrain, Timeout: cfg.RTP.Timeout, DSCP: cfg.RTP.DSCP,
-		CNAME: cfg.SIP.UserAgent, Log: log,
-	})
-	if err != nil {
+	if s.engine, err = newEngine(cfg, log); err != nil {
 		return nil, err
 	}
 	if s.sw, err = pbx.New(cfg.Telephony(), pbx.Parts{Store: s.store, Recorder: s.recorder, Engine: s.engine, Pool: s.pool, Log: log}); err != nil {
@@ -77,6 +71,23 @@ func newSystem(cfg Config, log *slog.Logger) (_ *system, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// newEngine makes the packet loops, or the portable engine where they cannot
+// run.
+func newEngine(cfg Config, log *slog.Logger) (media.Engine, error) {
+	c := media.LoopConfig{
+		Addr:    mediaBind(cfg.SIP.Listen),
+		PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last,
+		Drain: portDrain, Timeout: cfg.RTP.Timeout, DSCP: cfg.RTP.DSCP,
+		CNAME: cfg.SIP.UserAgent, Log: log,
+	}
+	engine, err := media.NewLoop(c)
+	if err == nil {
+		return engine, nil
+	}
+	log.Warn("calls cost more processor time: the portable media engine runs", "err", err)
+	return media.NewPortable(c.Portable())
 }
 
 // mediaBind is the address that RTP sockets are bound to: the listeners' one
