@@ -58,7 +58,7 @@ type AgentStatus struct {
 	ID     AgentID
 	State  State
 	Since  time.Time
-	Reason string // why away: "unregistered", "unanswered", "said", "new"
+	Reason string // why away: "unregistered", "unanswered", "new", or what the agent said ("said", "break", …)
 }
 
 // Pool is all agents. It is safe for concurrent use.

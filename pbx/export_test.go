@@ -28,5 +28,6 @@ func (s *Switch) Leftovers() string {
 	note("busy phones", len(s.lines.legs))
 	note("phones with calls to the outside", len(s.lines.placed))
 	s.lines.mu.Unlock()
+	note("subscriptions", len(s.lampBoard.subs)) // its goroutine has ended
 	return strings.Join(out, ", ")
 }

@@ -82,6 +82,20 @@ func (n *lines) busy(ext string) int {
 	return n.legs[ext]
 }
 
+// calls counts the calls other than c in which ext takes part: a phone that rings
+// on three devices is in one.
+func (n *lines) calls(ext string, c *call) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	in := map[*call]bool{}
+	for l, of := range n.of {
+		if home := l.home.Load(); of == ext && home != c {
+			in[home] = true
+		}
+	}
+	return len(in)
+}
+
 // outgoing counts the calls to the outside that ext has placed and that are
 // still up.
 func (n *lines) outgoing(ext string) int {

@@ -70,6 +70,7 @@ func (c *call) publishLamps() {
 		return
 	}
 	c.lamps.Store(&now)
+	c.s.lampBoard.box.post(lampsChanged{})
 }
 
 // ringingAt finds the leg that has rung longest at extension of, or at any but

@@ -60,6 +60,10 @@ func newRinging(c *call, offers []offer, timeout time.Duration) *ringing {
 // start sends an INVITE to every contact of every extension.
 func (r *ringing) start(to func(b binding) callee) {
 	for _, t := range r.tries {
+		if r.c.s.engaged(t.offer.ext, r.c) {
+			t.finish("busy")
+			continue
+		}
 		for _, b := range r.c.s.registrar.reachable(t.offer.ext) {
 			l := r.c.newLeg(r.c.nextLabel())
 			l.ext = t.offer.ext

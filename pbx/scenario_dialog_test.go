@@ -263,7 +263,7 @@ func TestOrderInDialog(t *testing.T) {
 // TestOutsideOfDialogs: what needs none, and what needs one.
 func TestOutsideOfDialogs(t *testing.T) {
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
-		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 405, "FROBNICATE": 501} {
+		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 403, "REFER": 403, "PUBLISH": 405, "NOTIFY": 481, "FROBNICATE": 501} {
 			res := r.ask(r.carrier.NewRequest(method, "sip:"+switchAddr.String()))
 			if res.Status != want {
 				t.Errorf("%s answered %d, want %d", method, res.Status, want)

@@ -110,6 +110,7 @@ type Peer struct {
 	clients    map[string]*clientTx
 	servers    map[string]*serverTx
 	calls      map[string]*Call
+	subs       map[string]*Subscription
 	incoming   []*Call // not yet taken by WaitCall
 	nonces     map[string]int
 	behave     func(*Message) Behaviour
@@ -134,7 +135,7 @@ func NewPeer(cfg PeerConfig) (*Peer, error) {
 	}
 	p := &Peer{
 		cfg: cfg, sock: sock, began: time.Now(), done: make(chan struct{}), changed: make(chan struct{}),
-		clients: map[string]*clientTx{}, servers: map[string]*serverTx{}, calls: map[string]*Call{},
+		clients: map[string]*clientTx{}, servers: map[string]*serverTx{}, calls: map[string]*Call{}, subs: map[string]*Subscription{},
 		nonces: map[string]int{}, behave: cfg.Behave,
 	}
 	p.addr = sock.LocalAddr().(*net.UDPAddr).AddrPort()

@@ -302,6 +302,8 @@ func (p *Peer) onRequest(tx *serverTx) {
 	switch {
 	case m.Method == "CANCEL":
 		p.onCancel(tx)
+	case m.Method == "NOTIFY" && p.subs[m.CallID()] != nil:
+		p.subs[m.CallID()].onNotify(tx)
 	case m.Method == "INVITE" && m.ToTag() == "":
 		if c != nil && c.end.Status != 401 && c.end.Status != 407 && c.end.Status != 422 { // it comes back with credentials (RFC 3261 §22.2), or a longer session (RFC 4028 §7.3)
 			p.violate("second INVITE without To-tag for one Call-ID")
