@@ -18,11 +18,13 @@ import (
 // goroutine of run; others reach it by post.
 type call struct {
 	s      *Switch
-	box    *mailbox[event]
-	closed atomic.Bool // run has returned; posts go nowhere
+	box    *mailbox[event] // shut when run returns
 	script script
 	rec    store.CallRecord
 	legs   []*leg
+	// expecting counts the parties that other calls have been asked for; each
+	// comes, or word that it does not, and until then the call does not leave.
+	expecting int
 
 	// a is the leg that began the call; b the one it talks to, nil until then.
 	a, b *leg
@@ -34,6 +36,7 @@ type call struct {
 	over      bool                // the cause is set; only farewells remain
 	phase     string              // for the status page
 	status    atomic.Pointer[CallStatus]
+	lamps     atomic.Pointer[[]lamp]
 }
 
 // event is something that happened to a call; it is applied on the call's
@@ -57,12 +60,24 @@ type script interface {
 }
 
 // post hands ev to the call; false if the call is over.
-func (c *call) post(ev event) bool {
-	if c.closed.Load() {
-		return false
+func (c *call) post(ev event) bool { return c.box.post(ev) }
+
+// legEvent is an event of one leg. It follows a leg that has moved to another
+// call.
+type legEvent interface {
+	event
+	of() *leg
+}
+
+// apply lets ev happen, here or where its leg is now.
+func (c *call) apply(ev event) {
+	if le, ok := ev.(legEvent); ok {
+		if l := le.of(); l.home.Load() != c {
+			l.post(ev)
+			return
+		}
 	}
-	c.box.post(ev)
-	return true
+	ev.on(c)
 }
 
 // messageReceived is a request within a dialog of the call.
@@ -73,12 +88,15 @@ type messageReceived struct {
 }
 
 func (ev messageReceived) on(*call) { ev.l.receive(ev.req, ev.tx) }
+func (ev messageReceived) of() *leg { return ev.l }
 
 // inviteCancelled is a CANCEL that sipgo has answered, and the INVITE with 487.
 type inviteCancelled struct {
 	l    *leg
 	q850 int // of its Reason
 }
+
+func (ev inviteCancelled) of() *leg { return ev.l }
 
 func (ev inviteCancelled) on(c *call) {
 	if ev.l.state != legInviting {
@@ -104,9 +122,9 @@ func (c *call) run(begin func()) {
 	c.guarded(begin)
 	for {
 		for _, ev := range c.box.take() {
-			c.guarded(func() { ev.on(c) })
+			c.guarded(func() { c.apply(ev) })
 		}
-		if c.over && c.allEnded() {
+		if c.over && c.expecting == 0 && c.allEnded() {
 			return
 		}
 		<-c.box.wake
@@ -131,10 +149,18 @@ func (c *call) guarded(f func()) {
 // leave answers what still waits in the mailbox and takes the call off the
 // books.
 func (c *call) leave() {
-	c.closed.Store(true)
-	for _, ev := range c.box.take() {
-		if m, ok := ev.(messageReceived); ok && !m.req.IsAck() {
-			c.s.end.reply(m.req, m.tx, 481, "Call/Transaction Does Not Exist")
+	for _, ev := range c.box.close() {
+		if le, ok := ev.(legEvent); ok && le.of().home.Load() != c {
+			le.of().post(ev)
+			continue
+		}
+		switch ev := ev.(type) {
+		case messageReceived:
+			if !ev.req.IsAck() {
+				c.s.end.reply(ev.req, ev.tx, 481, "Call/Transaction Does Not Exist")
+			}
+		case refusable:
+			ev.refuse()
 		}
 	}
 	c.s.drop(c)
@@ -151,8 +177,14 @@ func (c *call) allEnded() bool {
 
 // newLeg adds a leg to the call.
 func (c *call) newLeg(label string) *leg {
-	l := &leg{c: c, label: label}
+	l := newLeg(c, label)
 	c.legs = append(c.legs, l)
+	return l
+}
+
+func newLeg(c *call, label string) *leg {
+	l := &leg{c: c, label: label}
+	l.home.Store(c)
 	return l
 }
 
@@ -175,7 +207,7 @@ func (c *call) end(cause store.Cause, gone *leg) {
 		// What the far end said, or a closer reason of our own, is passed on.
 		row.status, row.text = st, statusText(st)
 	}
-	if c.a != nil && c.a.wasAnswered {
+	if c.a != nil && c.a.wasAnswered || !c.rec.Answered.IsZero() {
 		c.rec.SIPStatus = 200
 	}
 	if c.rec.Q850 == 0 {
@@ -256,6 +288,10 @@ func (c *call) whyUnrecorded() string {
 func (c *call) converse(b *leg, ext string) {
 	now := time.Now()
 	c.b = b
+	if !c.rec.Answered.IsZero() {
+		c.rejoin(b, ext, "") // it came back to its queue
+		return
+	}
 	c.talking = true
 	c.phase = phaseTalking
 	c.rec.Answered = now
@@ -271,15 +307,22 @@ func (c *call) converse(b *leg, ext string) {
 // record begins the recording: the citizen's leg on the left, the office's on
 // the right; of an internal call the caller's on the left.
 func (c *call) record(now time.Time) {
-	left, right := c.a, c.b
-	if c.citizen == c.b {
-		left, right = c.b, c.a
-	}
 	r := c.s.recorder.Start(c.rec, now)
 	c.recording = r
 	c.rec.Day = r.Day()
-	left.stream.SetTap(r.Citizen())
-	right.stream.SetTap(r.Office())
+	c.tap(c.a)
+	c.tap(c.b)
+}
+
+// tap records l, which is c.a or c.b, in its lane.
+func (c *call) tap(l *leg) {
+	switch {
+	case l.stream == nil:
+	case l == c.citizen || c.citizen == nil && l == c.a:
+		l.stream.SetTap(c.recording.Citizen())
+	default:
+		l.stream.SetTap(c.recording.Office())
+	}
 }
 
 // rewire sets what each party of the conversation hears: the other one, or

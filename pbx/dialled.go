@@ -1,8 +1,6 @@
 package pbx
 
 import (
-	"time"
-
 	"github.com/emiago/sipgo/sip"
 
 	"centralka/media"
@@ -119,9 +117,7 @@ func (c *dialled) nextTrunk(cause store.Cause) {
 		}
 		c.rec.Trunk = r.t.cfg.Name
 		c.b, c.citizen = l, l
-		if len(c.routes) > 0 {
-			time.AfterFunc(routePatience, func() { c.post(routeSilent{l, r}) })
-		}
+		r.patience(l, c.routes)
 		return
 	}
 	c.end(cause, nil)
@@ -178,6 +174,11 @@ func (c *dialled) answered(l *leg) {
 		l.hangUp(487, "Request Terminated")
 		return
 	}
+	c.meet(l)
+}
+
+// meet joins the phone that has dialled with l, which has answered.
+func (c *dialled) meet(l *leg) {
 	c.rec.SIPStatus, c.rec.Q850 = 0, 0 // those of a trunk that failed before
 	// The phone is answered now; what it says is recorded from the same instant.
 	if c.a.state == legInviting {

@@ -10,16 +10,16 @@ import (
 
 // allow names the methods that we serve (RFC 3261 §20.5). UPDATE must be in
 // it: carriers refresh sessions by it only if it is (RFC 3311 §4).
-const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, PRACK"
+const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, PRACK, REFER, NOTIFY, SUBSCRIBE"
 
 // supported names the extensions that we have (RFC 3261 §20.37).
-const supported = "100rel, timer"
+const supported = "100rel, replaces, timer"
 
 // supportedByPhones is what we tell a phone that we call.
-const supportedByPhones = "timer"
+const supportedByPhones = "replaces, timer"
 
 // extensions are those that a request may require.
-var extensions = []string{"100rel", "timer"}
+var extensions = []string{"100rel", "replaces", "timer"}
 
 // dialogID names a dialog at our side: Call-ID and our tag.
 type dialogID struct{ callID, localTag string }

@@ -24,6 +24,7 @@ func (s *Switch) Leftovers() string {
 	s.mu.Unlock()
 	s.lines.mu.Lock()
 	note("legs of phones", len(s.lines.of))
+	note("legs charged to phones", len(s.lines.charged))
 	note("busy phones", len(s.lines.legs))
 	note("phones with calls to the outside", len(s.lines.placed))
 	s.lines.mu.Unlock()

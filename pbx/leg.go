@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -27,9 +28,10 @@ const (
 // stream. The call's goroutine owns it.
 type leg struct {
 	c     *call
-	label string // "a", "b1", "b2", …: in logs and status
-	ext   string // the phone's extension; empty for a trunk's leg
-	trunk *trunk // nil for a phone's leg
+	home  atomic.Pointer[call] // the same as c, for other goroutines
+	label string               // "a", "b1", "b2", …: in logs and status
+	ext   string               // the phone's extension; empty for a trunk's leg
+	trunk *trunk               // nil for a phone's leg
 	// outside marks the leg of a phone that placed a call to the outside.
 	outside bool
 	state   legState
@@ -61,6 +63,7 @@ type leg struct {
 	cancelSent  bool
 	authTried   bool
 	lastACK     *sip.Request
+	referred    bool             // the peer has sent a REFER
 	early       *messageReceived // a BYE that came before the 2xx (see overtook)
 	guardTimer  *time.Timer      // gives up on a peer that never ends its transaction
 
@@ -83,6 +86,9 @@ type await2xx struct {
 	offered  bool // the 2xx carried our offer; the ACK carries the answer
 }
 
+// post hands ev to the call in which the leg is now; false if that is over.
+func (l *leg) post(ev event) bool { return l.home.Load().post(ev) }
+
 func (l *leg) logAttrs() []any { return []any{"call", l.c.rec.ID, "leg", l.label} }
 
 func (l *leg) log(level slog.Level, msg string, args ...any) {
@@ -94,7 +100,7 @@ func (l *leg) log(level slog.Level, msg string, args ...any) {
 func (l *leg) openMedia() error {
 	stream, err := l.c.s.engine.Open(media.StreamConfig{
 		Label:  l.c.rec.ID.String()[:8] + "/" + l.label,
-		Notify: func(ev media.Event) { l.c.post(mediaNotified{l, ev}) },
+		Notify: func(ev media.Event) { l.post(mediaNotified{l, ev}) },
 	})
 	if err != nil {
 		return fmt.Errorf("open media of leg %s: %w", l.label, err)
@@ -154,7 +160,7 @@ func (l *leg) send2xx(a *await2xx) {
 	a.interval = sip.T1
 	a.giveUp = time.Now().Add(64 * sip.T1)
 	l.c.s.end.respond(a.tx, a.res)
-	a.timer = time.AfterFunc(a.interval, func() { l.c.post(ackMissing{l, a}) })
+	a.timer = time.AfterFunc(a.interval, func() { l.post(ackMissing{l, a}) })
 }
 
 // ackMissing is the timer of send2xx.
@@ -162,6 +168,8 @@ type ackMissing struct {
 	l *leg
 	a *await2xx
 }
+
+func (ev ackMissing) of() *leg { return ev.l }
 
 func (ev ackMissing) on(c *call) {
 	l, a := ev.l, ev.a
@@ -282,6 +290,13 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 		// DTMF by INFO has no taker in a call; a 200 keeps phones content
 		// (RFC 6086 §4.2.2: only named info packages could be refused).
 		end.reply(req, tx, 200, "OK")
+	case sip.REFER:
+		l.c.referred(l, req, tx)
+	case sip.SUBSCRIBE:
+		l.subscribed(req, tx)
+	case sip.NOTIFY:
+		// We subscribe to nothing (RFC 6665 §4.1.3).
+		end.reply(req, tx, 481, "Subscription Does Not Exist")
 	case sip.PRACK:
 		l.pracked(req, tx)
 	default:
@@ -303,12 +318,14 @@ func (l *leg) overtook(req *sip.Request, tx *sip.ServerTx) bool {
 	}
 	ev := &messageReceived{l, req, tx}
 	l.early = ev
-	time.AfterFunc(overtakeWait, func() { l.c.post(overtakeOver{ev}) })
+	time.AfterFunc(overtakeWait, func() { l.post(overtakeOver{ev}) })
 	return true
 }
 
 // overtakeOver ends the wait of overtook.
 type overtakeOver struct{ ev *messageReceived }
+
+func (o overtakeOver) of() *leg { return o.ev.l }
 
 func (o overtakeOver) on(*call) { o.ev.l.takeEarly(o.ev) }
 
@@ -508,13 +525,13 @@ func (l *leg) transact(req *sip.Request, on func(res *sip.Response, err error)) 
 		}
 	}
 	l.c.s.end.transact(req, func(res *sip.Response, err error) {
-		l.c.post(transactionMoved{l, res, err, handle})
+		l.post(transactionMoved{l, res, err, handle})
 	})
 }
 
 func (l *leg) posting(handle func(*sip.Response, error)) func(*sip.Response, error) {
 	return func(res *sip.Response, err error) {
-		l.c.post(transactionMoved{l, res, err, handle})
+		l.post(transactionMoved{l, res, err, handle})
 	}
 }
 
@@ -536,6 +553,8 @@ type transactionMoved struct {
 	err error
 	do  func(res *sip.Response, err error)
 }
+
+func (ev transactionMoved) of() *leg { return ev.l }
 
 func (ev transactionMoved) on(*call) { ev.do(ev.res, ev.err) }
 
@@ -563,6 +582,8 @@ type mediaNotified struct {
 	l  *leg
 	ev media.Event
 }
+
+func (ev mediaNotified) of() *leg { return ev.l }
 
 func (ev mediaNotified) on(c *call) {
 	if ev.l.stream == nil {

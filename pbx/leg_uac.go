@@ -60,7 +60,7 @@ func (l *leg) dial(to callee) error {
 func (l *leg) sendInvite(req *sip.Request) {
 	l.invite = req
 	l.c.s.end.transact(req, func(res *sip.Response, err error) {
-		l.c.post(inviteMoved{l, req, res, err})
+		l.post(inviteMoved{l, req, res, err})
 	})
 }
 
@@ -71,6 +71,8 @@ type inviteMoved struct {
 	res *sip.Response
 	err error
 }
+
+func (ev inviteMoved) of() *leg { return ev.l }
 
 func (ev inviteMoved) on(c *call) {
 	l, res := ev.l, ev.res
@@ -256,10 +258,12 @@ func (l *leg) cancel(headers ...sip.Header) {
 	}
 	// A peer that answers the CANCEL but never the INVITE is given up after
 	// 64*T1 (RFC 3261 §9.1).
-	l.guardTimer = time.AfterFunc(64*sip.T1, func() { l.c.post(cancelUnanswered{l}) })
+	l.guardTimer = time.AfterFunc(64*sip.T1, func() { l.post(cancelUnanswered{l}) })
 }
 
 type cancelUnanswered struct{ l *leg }
+
+func (ev cancelUnanswered) of() *leg { return ev.l }
 
 func (ev cancelUnanswered) on(*call) { ev.l.ended() }
 
@@ -296,6 +300,8 @@ type strayReceived struct {
 	l   *leg
 	res *sip.Response
 }
+
+func (ev strayReceived) of() *leg { return ev.l }
 
 func (ev strayReceived) on(*call) {
 	if ev.res.CSeq().MethodName == sip.INVITE && ev.res.IsSuccess() && !ev.l.reacknowledge(ev.res) {

@@ -7,13 +7,14 @@ import "sync"
 type lines struct {
 	mu       sync.Mutex
 	of       map[*leg]string
-	legs     map[string]int // by extension
-	placed   map[string]int // calls to the outside, by extension
+	legs     map[string]int  // by extension
+	placed   map[string]int  // calls to the outside, by extension
+	charged  map[*leg]string // legs to the outside that no phone's leg stands for
 	onChange func(ext string, delta int)
 }
 
 func newLines(onChange func(ext string, delta int)) *lines {
-	return &lines{of: map[*leg]string{}, legs: map[string]int{}, placed: map[string]int{}, onChange: onChange}
+	return &lines{of: map[*leg]string{}, legs: map[string]int{}, placed: map[string]int{}, charged: map[*leg]string{}, onChange: onChange}
 }
 
 // add counts l, once.
@@ -33,6 +34,24 @@ func (n *lines) add(l *leg) {
 	}
 }
 
+// charge counts l, a leg to the outside, as a call of ext until it ends: one that
+// ext has passed somebody on to, or has passed on.
+func (n *lines) charge(l *leg, ext string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, known := n.charged[l]; !known && ext != "" {
+		n.charged[l] = ext
+		n.placed[ext]++
+	}
+}
+
+// discharge takes a call to the outside off ext. The mutex is held.
+func (n *lines) discharge(ext string) {
+	if n.placed[ext]--; n.placed[ext] == 0 {
+		delete(n.placed, ext)
+	}
+}
+
 // drop takes l off the count if it is on it.
 func (n *lines) drop(l *leg) {
 	n.mu.Lock()
@@ -43,10 +62,12 @@ func (n *lines) drop(l *leg) {
 			delete(n.legs, ext)
 		}
 		if l.outside {
-			if n.placed[ext]--; n.placed[ext] == 0 {
-				delete(n.placed, ext)
-			}
+			n.discharge(ext)
 		}
+	}
+	if by, ok := n.charged[l]; ok {
+		delete(n.charged, l)
+		n.discharge(by)
 	}
 	n.mu.Unlock()
 	if known {

@@ -45,23 +45,35 @@ type callerEntered struct {
 	c     *call
 	at    time.Time
 	proof announced
+	first bool // before all others, however many there are
 }
 
 // enter puts a caller into the queue. Only a caller who has heard the
 // announcement has the proof that it asks for.
 func (q *queue) enter(c *incoming, proof announced) {
-	q.box.post(callerEntered{c.call, time.Now(), proof})
+	q.box.post(callerEntered{c.call, time.Now(), proof, false})
+}
+
+// comeBack puts a caller in front who was with an agent already and was passed
+// on in vain.
+func (q *queue) comeBack(c *incoming, proof announced) {
+	q.box.post(callerEntered{c.call, time.Now(), proof, true})
 }
 
 func (ev callerEntered) on(q *queue) {
 	if !ev.proof.play.Complete {
 		panic("a caller without announcement entered the queue")
 	}
+	w := &waiter{c: ev.c, since: ev.at, refused: map[string]time.Time{}}
+	if ev.first {
+		q.waiting = slices.Insert(q.waiting, 0, w)
+		return
+	}
 	if q.cfg.MaxLength > 0 && len(q.waiting) >= q.cfg.MaxLength {
 		ev.c.post(queueOverflowed{q})
 		return
 	}
-	q.waiting = append(q.waiting, &waiter{c: ev.c, since: ev.at, refused: map[string]time.Time{}})
+	q.waiting = append(q.waiting, w)
 }
 
 type callerLeft struct{ c *call }

@@ -42,10 +42,7 @@ func (ev ringTimedOut) on(c *call) {
 		return
 	}
 	ev.r.timeOut()
-	switch s := c.script.(type) {
-	case *incoming:
-		s.settleRinging()
-	case *dialled:
+	if s, ok := c.script.(interface{ settleRinging() }); ok {
 		s.settleRinging()
 	}
 }

@@ -237,7 +237,7 @@ func TestOrderInDialog(t *testing.T) {
 		status(500, inDialog(r, caller, "INFO", 4))
 		status(500, inDialog(r, caller, "OPTIONS", 5))
 		status(200, inDialog(r, caller, "OPTIONS", 9)) // gaps are allowed
-		if allow := status(405, inDialog(r, caller, "SUBSCRIBE", 10)).Get("Allow"); !strings.Contains(allow, "UPDATE") || !strings.Contains(allow, "BYE") {
+		if allow := status(405, inDialog(r, caller, "PUBLISH", 10)).Get("Allow"); !strings.Contains(allow, "UPDATE") || !strings.Contains(allow, "BYE") {
 			t.Errorf("Allow %q", allow)
 		}
 		status(501, inDialog(r, caller, "FROBNICATE", 11))

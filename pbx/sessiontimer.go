@@ -53,6 +53,8 @@ type sessionDue struct {
 	end bool
 }
 
+func (ev *sessionDue) of() *leg { return ev.l }
+
 func (ev *sessionDue) on(*call) {
 	l := ev.l
 	switch {
@@ -75,7 +77,7 @@ func (t *sessionTimer) set(l *leg, after time.Duration, end bool) {
 	t.stop()
 	ev := &sessionDue{l, end}
 	t.due = ev
-	t.timer = time.AfterFunc(after, func() { l.c.post(ev) })
+	t.timer = time.AfterFunc(after, func() { l.post(ev) })
 }
 
 // deadline is when a session that was not refreshed is ended (RFC 4028 §10).
@@ -375,6 +377,16 @@ func (c *incoming) sessionExpired(*leg) {
 func (c *dialled) sessionExpired(*leg) {
 	c.stopRinging()
 	c.end(store.CauseSessionExpired, nil)
+}
+
+func (t *transferring) sessionExpired(l *leg) {
+	if l == t.stays {
+		t.stopRinging("")
+		t.call.end(store.CauseSessionExpired, nil)
+		return
+	}
+	l.hangUp(408, "Request Timeout")
+	t.hungUp(l, 0)
 }
 
 func (silentScript) sessionExpired(l *leg) { l.hangUp(500, "Server Internal Error") }

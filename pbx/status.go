@@ -121,6 +121,7 @@ func (c *call) publish() {
 		st.Since = old.Since
 	}
 	c.status.Store(&st)
+	c.publishLamps()
 }
 
 // Status takes the picture.

@@ -534,6 +534,9 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 	case sip.CANCEL, sip.BYE, sip.UPDATE, sip.INFO, sip.PRACK, sip.NOTIFY:
 		// Nothing to cancel, end or update (RFC 3261 §9.2, §15.1.2).
 		s.end.reply(req, tx, 481, "Call/Transaction Does Not Exist")
+	case sip.REFER:
+		// Nobody makes us call by a REFER alone.
+		s.end.reply(req, tx, 403, "Forbidden")
 	default:
 		s.end.refuseMethod(req, tx)
 	}
@@ -543,7 +546,7 @@ func (s *Switch) serveInDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 	s.mu.Lock()
 	l := s.dialogs[dialogID{req.CallID().Value(), tag}]
 	s.mu.Unlock()
-	if l != nil && l.c.post(messageReceived{l, req, tx}) {
+	if l != nil && l.post(messageReceived{l, req, tx}) {
 		return
 	}
 	if req.Method == sip.OPTIONS {
@@ -563,7 +566,7 @@ func (s *Switch) strayResponse(res *sip.Response) {
 	l := s.dialogs[dialogID{res.CallID().Value(), tag}]
 	s.mu.Unlock()
 	if l != nil {
-		l.c.post(strayReceived{l, res})
+		l.post(strayReceived{l, res})
 	}
 }
 
@@ -586,6 +589,10 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 		return
 	}
 	if t := s.trunkOf(h.remote); t != nil {
+		if req.GetHeader("Replaces") != nil {
+			s.end.reply(req, tx, 403, "Forbidden") // nobody outside takes our calls over
+			return
+		}
 		if shortSession(req) {
 			s.end.refuseSession(req, tx)
 			return
@@ -599,6 +606,14 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 	}
 	if shortSession(req) {
 		s.end.refuseSession(req, tx)
+		return
+	}
+	if fields := req.GetHeaders("Replaces"); len(fields) > 0 {
+		s.serveReplaces(req, tx, ext, h, fields)
+		return
+	}
+	if ok, of := pickupCode(userOf(req.Recipient), s.isExtension); ok {
+		s.servePickup(req, tx, ext, h, of)
 		return
 	}
 	s.acceptPhoneInvite(req, tx, ext, h)
@@ -688,6 +703,15 @@ func (s *Switch) newCall(rec store.CallRecord) *call {
 // set on the request itself, so that every response carries the same one, those
 // that sipgo makes included.
 func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h hop, fixed bool, start func()) {
+	if s.enrol(c, a, req, tx, h, fixed) {
+		s.counts.begun(c.rec.Direction)
+		go c.run(start)
+	}
+}
+
+// enrol makes the dialog of an INVITE known, and c with it unless it is nil: then
+// the leg joins a call that there is already. It reports false if it has refused.
+func (s *Switch) enrol(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h hop, fixed bool) bool {
 	tag := newTag()
 	req.To().Params.Add("tag", tag)
 	a.d = uasDialog(req, tag, h, fixed)
@@ -697,15 +721,17 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	if s.pending[a.mergeKey] { // the two came at the same time
 		s.mu.Unlock()
 		s.end.reply(req, tx, 482, "Loop Detected")
-		return
+		return false
 	}
 	if s.closed {
 		s.mu.Unlock()
 		s.end.reply(req, tx, 503, "Service Unavailable", sip.NewHeader("Retry-After", "10"))
-		return
+		return false
 	}
-	s.calls.Add(1)
-	s.byID[c.rec.ID] = c
+	if c != nil {
+		s.calls.Add(1)
+		s.byID[c.rec.ID] = c
+	}
 	s.dialogs[a.d.id] = a
 	s.pending[a.mergeKey] = true
 	s.mu.Unlock()
@@ -713,11 +739,10 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 		a.trunk.take()
 	}
 	s.end.respond(tx, sip.NewResponseFromRequest(req, 100, "Trying", nil))
-	if !tx.OnCancel(func(cancel *sip.Request) { c.post(inviteCancelled{a, q850(cancel)}) }) {
-		c.post(inviteCancelled{l: a})
+	if !tx.OnCancel(func(cancel *sip.Request) { a.post(inviteCancelled{a, q850(cancel)}) }) {
+		a.post(inviteCancelled{l: a})
 	}
-	s.counts.begun(c.rec.Direction)
-	go c.run(start)
+	return true
 }
 
 // remember makes a UAC leg reachable by messages of its dialog.

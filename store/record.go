@@ -117,9 +117,11 @@ type Ring struct {
 	Result    string // "answered", "timeout", "busy", "declined", "unreachable", "cancelled"
 }
 
-// Segment is a stretch of the conversation with one agent.
+// Segment is a stretch of the conversation with one agent, or with somebody
+// outside to whom an agent has passed it on.
 type Segment struct {
-	Extension string
+	Extension string           `json:",omitempty"`
+	Number    ordinance.Number `json:",omitempty"` // instead of Extension, if it is outside
 	From      time.Time
 	To        time.Time `json:",omitzero"`
 }

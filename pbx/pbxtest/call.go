@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -405,3 +406,33 @@ func (c *Call) Heard() Heard { return c.voice.heard() }
 
 // MediaAddr is where the call's voice listens for RTP.
 func (c *Call) MediaAddr() netip.AddrPort { return c.voice.addr }
+
+// Refer asks the switch to pass the other side on to that URI (RFC 3515) and
+// returns the final response; what becomes of it comes by NOTIFY (News).
+func (c *Call) Refer(ctx context.Context, to string, fields ...Field) (*Message, error) {
+	return c.Request(ctx, "REFER", nil, append([]Field{{"Refer-To", "<" + to + ">"}}, fields...)...)
+}
+
+// Replaces is this call as the value of a Replaces field (RFC 3891 §6.1) that
+// goes to the switch.
+func (c *Call) Replaces() string {
+	c.peer.mu.Lock()
+	defer c.peer.mu.Unlock()
+	return fmt.Sprintf("%s;to-tag=%s;from-tag=%s", c.id, c.remoteTag, c.localTag)
+}
+
+// News is what the NOTIFYs of a REFER have said so far, each once: "100 active",
+// "200 terminated".
+func (c *Call) News() []string {
+	var news []string
+	for _, e := range c.Log() {
+		if e.Out || e.Again || e.Message.Method != "NOTIFY" || !strings.HasPrefix(e.Message.Get("Event"), "refer") {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(e.Message.Body), " ")
+		status, _, _ := strings.Cut(rest, " ")
+		state, _, _ := strings.Cut(e.Message.Get("Subscription-State"), ";")
+		news = append(news, status+" "+state)
+	}
+	return news
+}
