@@ -379,6 +379,8 @@ func (c *dialled) sessionExpired(*leg) {
 	c.end(store.CauseSessionExpired, nil)
 }
 
+// sessionExpired in a transfer ends the call only if it is the party's that
+// stays; another is gone like one that hung up.
 func (t *transferring) sessionExpired(l *leg) {
 	if l == t.stays {
 		t.stopRinging("")
