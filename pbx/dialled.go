@@ -1,8 +1,6 @@
 package pbx
 
 import (
-	"time"
-
 	"github.com/emiago/sipgo/sip"
 
 	"centralka/media"
@@ -119,9 +117,7 @@ func (c *dialled) nextTrunk(cause store.Cause) {
 		}
 		c.rec.Trunk = r.t.cfg.Name
 		c.b, c.citizen = l, l
-		if len(c.routes) > 0 {
-			time.AfterFunc(routePatience, func() { c.post(routeSilent{l, r}) })
-		}
+		r.patience(l, c.routes)
 		return
 	}
 	c.end(cause, nil)

@@ -5,7 +5,9 @@
 //
 // sipgo supplies parser, transports and transactions (RFC 3261 §17, RFC 6026);
 // everything above them is here: validation, dialogs (RFC 3261 §12), registrar
-// (RFC 3261 §10), digest (RFC 7616), offer/answer (RFC 3264).
+// (RFC 3261 §10), digest (RFC 7616), offer/answer (RFC 3264), session timers
+// (RFC 4028), reliable provisional responses (RFC 3262), the location of trunks'
+// servers and failover between them (RFC 3263).
 //
 // # Guarantees
 //

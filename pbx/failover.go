@@ -15,17 +15,26 @@ type routeSilent struct {
 	r wayOut
 }
 
+// patience ends the wait for l's first response in time, if there are other
+// ways.
+func (w wayOut) patience(l *leg, others []wayOut) {
+	if len(others) > 0 {
+		time.AfterFunc(routePatience, func() { l.post(routeSilent{l, w}) })
+	}
+}
+
+func (ev routeSilent) of() *leg { return ev.l }
+
 func (ev routeSilent) on(c *call) {
 	l := ev.l
-	out, ok := c.script.(*dialled)
-	if !ok || c.over || l.provisional || l.state != legInviting {
+	if c.over || l.provisional || l.state != legInviting {
 		return
 	}
 	ev.r.t.suspect(ev.r.hop.remote)
 	// A 2xx that comes yet is acknowledged and ended; until then the leg waits
 	// for the end of its transaction (RFC 3261 §9.1).
 	l.hangUp(487, "Request Terminated")
-	out.failed(l, 408, 0)
+	c.script.failed(l, 408, 0)
 }
 
 // trunksFor lists the trunks in the order in which they are tried; emergency

@@ -85,7 +85,7 @@ func (l *leg) sendReliable() {
 	w := &reliable1xx{rseq: r.last, res: res, sdp: len(res.Body()) > 0, interval: sip.T1, giveUp: time.Now().Add(64 * sip.T1)}
 	r.waiting = w
 	l.c.s.end.respond(l.inviteTx, res)
-	w.timer = time.AfterFunc(w.interval, func() { l.c.post(prackMissing{l, w}) })
+	w.timer = time.AfterFunc(w.interval, func() { l.post(prackMissing{l, w}) })
 }
 
 // prackMissing is the timer of sendReliable.
@@ -93,6 +93,8 @@ type prackMissing struct {
 	l *leg
 	w *reliable1xx
 }
+
+func (ev prackMissing) of() *leg { return ev.l }
 
 func (ev prackMissing) on(c *call) {
 	l, w := ev.l, ev.w

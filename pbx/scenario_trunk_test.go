@@ -284,3 +284,89 @@ func TestNamesMove(t *testing.T) {
 		r.records()
 	}, with(z))
 }
+
+// twoTrunks is a second trunk, at the carrier's port 5070, that comes first.
+func twoTrunks(t *testing.T) pbx.Config {
+	cfg := briefCity(t, "101")
+	first := cfg.Trunks[0]
+	first.Name, first.Server = "first", "198.51.100.1:5070"
+	first.From = []pbx.Source{{Prefix: pbxtest.Host(carrierAddr.Addr()), Port: 5070}}
+	cfg.Trunks[0].From = []pbx.Source{{Prefix: pbxtest.Host(carrierAddr.Addr()), Port: 5060}}
+	cfg.Trunks = append([]pbx.TrunkConfig{first}, cfg.Trunks...)
+	return cfg
+}
+
+// TestSilentTrunk: a trunk that is silent leads to the next one in five
+// seconds; one that has said at least Trying is waited for.
+func TestSilentTrunk(t *testing.T) {
+	for _, trying := range []bool{false, true} {
+		t.Run(fmt.Sprintf("Trying %v", trying), func(t *testing.T) {
+			scenario(t, twoTrunks(t), func(t *testing.T, r *rig) {
+				first := r.otherCarrier(5070)
+				first.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Ignore: true}))
+				if trying {
+					first.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Ring: -1, Status: 200, After: 20 * time.Second}))
+				}
+				r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(0)))
+				time.Sleep(40 * time.Second)
+				began := time.Now()
+				out, err := r.phones["101"].Dial("0600100200")
+				r.must(err)
+				r.must(out.WaitAnswered(time.Minute))
+				want, name := 5*time.Second, "operator"
+				if trying {
+					want, name = 20*time.Second, "first"
+				}
+				if d := time.Since(began); (d - want).Abs() > 100*time.Millisecond {
+					t.Errorf("answered after %v", d)
+				}
+				out.Hangup()
+				if rec := r.only(); rec.Trunk != name || rec.Cause != store.CauseHangupCaller {
+					t.Errorf("record %+v", rec)
+				}
+			})
+		})
+	}
+}
+
+// TestNoWayOut: all ways are silent: each is tried once, and the caller is told
+// in the end.
+func TestNoWayOut(t *testing.T) {
+	scenario(t, twoTrunks(t), func(t *testing.T, r *rig) {
+		first := r.otherCarrier(5070)
+		first.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Ignore: true}))
+		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Ignore: true}))
+		time.Sleep(40 * time.Second)
+		began := time.Now()
+		out, err := r.phones["101"].Dial("0600100200")
+		r.must(err)
+		r.must(out.WaitEnded(time.Minute))
+		if d := time.Since(began); (d-37*time.Second).Abs() > time.Second || out.End().Status != 408 {
+			t.Errorf("ended %+v after %v", out.End(), d)
+		}
+		if a, b := r.count("switch > carrier INVITE"), r.count("switch > carrier:5070 INVITE"); a == 0 || b == 0 {
+			t.Errorf("%d and %d INVITEs", a, b)
+		}
+		ended(t, r.only(), store.CauseUnreachable, store.OutcomeNone)
+	})
+}
+
+// TestCallerGivesUpWhileWeLook: the caller hangs up while a silent server is
+// waited for, and nobody else is called.
+func TestCallerGivesUpWhileWeLook(t *testing.T) {
+	scenario(t, twoTrunks(t), func(t *testing.T, r *rig) {
+		first := r.otherCarrier(5070)
+		first.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Ignore: true}))
+		time.Sleep(40 * time.Second)
+		out, err := r.phones["101"].Dial("0600100200")
+		r.must(err)
+		time.Sleep(3 * time.Second)
+		out.Hangup()
+		r.must(out.WaitEnded(time.Second))
+		time.Sleep(time.Minute)
+		if n := r.count("switch > carrier INVITE"); n != 0 {
+			t.Errorf("the second trunk got %d INVITEs", n)
+		}
+		ended(t, r.only(), store.CauseCancelled, store.OutcomeNone)
+	})
+}

@@ -53,6 +53,8 @@ type sessionDue struct {
 	end bool
 }
 
+func (ev *sessionDue) of() *leg { return ev.l }
+
 func (ev *sessionDue) on(*call) {
 	l := ev.l
 	switch {
@@ -75,7 +77,7 @@ func (t *sessionTimer) set(l *leg, after time.Duration, end bool) {
 	t.stop()
 	ev := &sessionDue{l, end}
 	t.due = ev
-	t.timer = time.AfterFunc(after, func() { l.c.post(ev) })
+	t.timer = time.AfterFunc(after, func() { l.post(ev) })
 }
 
 // deadline is when a session that was not refreshed is ended (RFC 4028 §10).

@@ -28,7 +28,7 @@ type transferring struct {
 	ref    *referral // nil: nobody has asked for news
 	ring   *ringing
 	number ordinance.Number // of a target outside
-	trunks []*trunk         // that are still to be tried
+	ways   []wayOut         // that are still to be tried
 	out    *leg             // the target outside
 	recall bool             // it is the phone of by that rings
 	// farewell is the closing message, notice what a party outside hears first.
@@ -189,7 +189,7 @@ func (t *transferring) to(r route) {
 	case routeExtension:
 		t.ringExtension(r.ext)
 	case routeEmergency, routeOutside:
-		t.trunks = t.s.trunksFor(r.kind == routeEmergency)
+		t.ways = t.s.waysOut(r.kind == routeEmergency)
 		t.nextTrunk(store.CauseUnreachable)
 	case routeForbidden:
 		t.missed(store.CauseForbidden)
@@ -230,24 +230,21 @@ func (t *transferring) calleeFor(b binding) callee {
 
 // nextTrunk calls the target outside by the next trunk.
 func (t *transferring) nextTrunk(cause store.Cause) {
-	for len(t.trunks) > 0 {
-		k := t.trunks[0]
-		t.trunks = t.trunks[1:]
-		to, err := k.callee(t.number, t.s)
-		if err != nil {
-			t.s.log.Warn("trunk not usable", "call", t.rec.ID, "trunk", k.cfg.Name, "err", err)
-			continue
-		}
+	for len(t.ways) > 0 {
+		w := t.ways[0]
+		t.ways = t.ways[1:]
+		k := w.t
 		l := t.newLeg(t.nextLabel())
 		l.trunk = k
 		k.take()
-		if err := l.dial(to); err != nil {
+		if err := l.dial(k.calleeAt(t.number, t.s, w.hop)); err != nil {
 			t.s.log.Warn("trunk not called", "call", t.rec.ID, "trunk", k.cfg.Name, "err", err)
 			l.ended()
 			continue
 		}
 		t.s.lines.charge(l, t.by.ext)
 		t.out = l
+		w.patience(l, t.ways)
 		return
 	}
 	t.missed(cause)

@@ -81,15 +81,6 @@ func (t *trunk) admit() bool {
 func (t *trunk) take() { t.calls.Add(1) }
 func (t *trunk) give() { t.calls.Add(-1) }
 
-// usable is where calls are sent first, or why they are not.
-func (t *trunk) usable() (hop, error) {
-	up, down, err := t.hops()
-	if err != nil {
-		return hop{}, err
-	}
-	return append(up, down...)[0], nil
-}
-
 // hops lists the servers that answer, the one first at which we are registered,
 // and those that do not. There is at least one if there is no error.
 func (t *trunk) hops() (up, down []hop, err error) {
@@ -112,15 +103,6 @@ func (t *trunk) hops() (up, down []hop, err error) {
 		return nil, nil, t.err
 	}
 	return nil, nil, errors.New("server not resolved yet")
-}
-
-// callee presents an outgoing call to the server that is tried first.
-func (t *trunk) callee(number ordinance.Number, s *Switch) (callee, error) {
-	h, err := t.usable()
-	if err != nil {
-		return callee{}, err
-	}
-	return t.calleeAt(number, s, h), nil
 }
 
 // calleeAt presents an outgoing call to one of the trunk's servers.
