@@ -429,3 +429,29 @@ func TestRequireTimer(t *testing.T) {
 		r.only()
 	})
 }
+
+// TestSessionFollowsTransfer: a leg that has moved to another call is still
+// refreshed there.
+func TestSessionFollowsTransfer(t *testing.T) {
+	cfg := briefCity(t, "101", "102")
+	cfg.RTP.Timeout = 0
+	scenario(t, cfg, func(t *testing.T, r *rig) {
+		caller, agent := r.talk()
+		consultation := r.consult(agent, "102")
+		colleague := r.answeredBy("102")
+		time.Sleep(time.Second)
+		r.attend(agent, consultation, 202)
+		r.must(agent.WaitEnded(5 * time.Second))
+		caller.Say(nil)
+		colleague.Say(nil)
+		time.Sleep(20 * time.Minute)
+		if a, b := r.count("switch > carrier UPDATE"), r.count("switch > 102 UPDATE"); a != 1 || b != 1 {
+			t.Errorf("%d and %d refreshes", a, b)
+		}
+		if caller.State() != pbxtest.Answered || colleague.State() != pbxtest.Answered {
+			t.Error("the call was lost")
+		}
+		caller.Hangup()
+		r.records()
+	})
+}
