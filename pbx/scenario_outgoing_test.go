@@ -286,6 +286,7 @@ func TestInternalCallFails(t *testing.T) {
 		r.must(out.WaitRinging(time.Second))
 		out.Hangup()
 		r.must(out.WaitEnded(time.Second))
+		time.Sleep(time.Millisecond)
 		r.says("101 > switch CANCEL", "switch > 102 CANCEL")
 		left, err := r.phones["101"].Dial("102")
 		r.must(err)
