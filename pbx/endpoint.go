@@ -21,6 +21,9 @@ import (
 // sipgo's own limit would refuse them.
 const udpResponseLimit = 65000
 
+// raiseUDPLimit lifts sipgo's limit, which is the process's, once.
+var raiseUDPLimit = sync.OnceFunc(func() { sip.UDPMTUSize = udpResponseLimit + 200 })
+
 // hop is the way to a peer: transport, our listener's address, theirs.
 type hop struct {
 	transport string // "UDP", "TCP", "TLS"
@@ -74,7 +77,7 @@ func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger)
 	if listen == nil {
 		listen = listenUDP
 	}
-	sip.UDPMTUSize = udpResponseLimit + 200
+	raiseUDPLimit()
 	e := &endpoint{cfg: cfg, log: log, guard: g, listen: listen, sockets: map[string]net.PacketConn{}, up: map[Listener]error{}}
 	if cfg.Certificate != "" {
 		cert, err := tls.LoadX509KeyPair(cfg.Certificate, cfg.Key)

@@ -13,6 +13,7 @@ import (
 // TestHangupInAnnouncement: whoever does not agree to be recorded hangs up, and
 // nothing of the voice is ever written (S1.4-d, S1.3-d).
 func TestHangupInAnnouncement(t *testing.T) {
+	t.Parallel()
 	scenario(t, cityConfig("101", "102"), func(t *testing.T, r *rig) {
 		call := r.call()
 		r.must(call.WaitAnswered(time.Second))
@@ -40,6 +41,7 @@ func TestHangupInAnnouncement(t *testing.T) {
 
 // TestAnnouncementIsNotSkippedByKeys: no key does anything (S1.4-b).
 func TestAnnouncementIsNotSkippedByKeys(t *testing.T) {
+	t.Parallel()
 	scenario(t, cityConfig("101"), func(t *testing.T, r *rig) {
 		call := r.call()
 		r.must(call.WaitAnswered(time.Second))
@@ -60,6 +62,7 @@ func TestAnnouncementIsNotSkippedByKeys(t *testing.T) {
 
 // TestAnnouncementStartsOverAfterHold: only an unbroken play counts (S1.4-b).
 func TestAnnouncementStartsOverAfterHold(t *testing.T) {
+	t.Parallel()
 	for _, hold := range []struct {
 		name string
 		dir  pbxtest.Direction
@@ -97,6 +100,7 @@ func TestAnnouncementStartsOverAfterHold(t *testing.T) {
 // TestAnnouncementOncePerCall: a caller who goes back into the queue does not
 // hear it again (S1.4-g), the same caller's next call does (S1.4-b).
 func TestAnnouncementOncePerCall(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	cfg.Queues[0].RingTimeout = 5 * time.Second
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -132,6 +136,7 @@ func TestAnnouncementOncePerCall(t *testing.T) {
 // TestAnnouncementMissingOrAltered: fail closed, say so, and come back when it
 // is repaired (S1.4-f).
 func TestAnnouncementMissingOrAltered(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		damage func(file string, whole []byte) error
@@ -185,6 +190,7 @@ func TestAnnouncementMissingOrAltered(t *testing.T) {
 // TestReloadRepairsAnnouncement: SIGHUP does not wait for the minute; a reload
 // with a bad file changes nothing (S1.4-f).
 func TestReloadRepairsAnnouncement(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	broken := cfg
 	broken.Announcement.SHA256 = strings.Repeat("0", 64)
@@ -212,6 +218,7 @@ func TestReloadRepairsAnnouncement(t *testing.T) {
 
 // TestNumberWithItsOwnAnnouncement: and one that leads to an extension.
 func TestNumberWithItsOwnAnnouncement(t *testing.T) {
+	t.Parallel()
 	own := pbxtest.Chirp(2*pbxtest.Rate, 800, 1300)
 	cfg := briefCity(t, "101", "102")
 	cfg.Numbers[1].Announcement, _ = writeWAV(t, own)
@@ -242,6 +249,7 @@ func TestNumberWithItsOwnAnnouncement(t *testing.T) {
 // TestExtensionWithoutPhone: the caller of a number that leads to an extension
 // nobody is at hears the closing message.
 func TestExtensionWithoutPhone(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.must(r.phones["101"].Unregister(t.Context()))
 		call, err := r.carrier.Call(pbxtest.CallOptions{From: "+48600100200", To: "+48914245111"})

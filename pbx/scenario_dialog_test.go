@@ -70,6 +70,7 @@ func (r *rig) ask(m *pbxtest.Message) *pbxtest.Message {
 // TestLost200: the 2xx is sent again after T1, then at doubling intervals up to
 // T2, until the ACK comes (RFC 3261 §13.3.1.4).
 func TestLost200(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		began := time.Now()
 		var at []time.Duration
@@ -95,6 +96,7 @@ func TestLost200(t *testing.T) {
 // TestLostACK: a 200 that comes again is acknowledged again, and the
 // announcement begins with the ACK that arrives.
 func TestLostACK(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.lose(carrierAddr, "ACK ", func(n int) bool { return n < 3 })
 		call, _ := r.talk()
@@ -112,6 +114,7 @@ func TestLostACK(t *testing.T) {
 // TestNeverACK: after 64*T1 the call is ended with a BYE (RFC 3261 §13.3.1.4),
 // and nobody was rung.
 func TestNeverACK(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.lose(carrierAddr, "ACK ", func(int) bool { return true })
 		call := r.call()
@@ -133,6 +136,7 @@ func TestNeverACK(t *testing.T) {
 // TestNoACKFromPhone: a phone that we have answered and that never
 // acknowledges: both ends are released after 64*T1.
 func TestNoACKFromPhone(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(time.Second)))
 		r.lose(phoneAddr(0), "ACK ", func(int) bool { return true })
@@ -148,6 +152,7 @@ func TestNoACKFromPhone(t *testing.T) {
 
 // TestCancelCrosses200: the 200 stands; the caller ends the call with a BYE.
 func TestCancelCrosses200(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		im := pbxtest.Impairment{Delay: 50 * time.Millisecond}
 		r.net.Impair(pbxtest.Host(carrierAddr.Addr()), pbxtest.Any, im)
@@ -166,6 +171,7 @@ func TestCancelCrosses200(t *testing.T) {
 
 // TestCancelBeforeAnswer is a CANCEL at its right time, from a phone.
 func TestCancelBeforeAnswer(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.RingForEver()))
 		out, err := r.phones["101"].Dial("0600100200")
@@ -185,6 +191,7 @@ func TestCancelBeforeAnswer(t *testing.T) {
 
 // TestByeBeforeACK: the call is over, nothing is sent again (RFC 3261 §15).
 func TestByeBeforeACK(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.lose(carrierAddr, "ACK ", func(int) bool { return true })
 		call := r.call()
@@ -200,6 +207,7 @@ func TestByeBeforeACK(t *testing.T) {
 
 // TestByeCrossesBye: each gets its 200.
 func TestByeCrossesBye(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		im := pbxtest.Impairment{Delay: 100 * time.Millisecond, Match: pbxtest.IsSIP}
 		caller, agent := r.talk()
@@ -223,6 +231,7 @@ func TestByeCrossesBye(t *testing.T) {
 // TestOrderInDialog: what belongs to no dialog, or comes too late, or is of a
 // method that we do not know (RFC 3261 §12.2.2, §8.2.1).
 func TestOrderInDialog(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, _ := r.talk()
 		status := func(want int, m *pbxtest.Message) *pbxtest.Message {
@@ -262,6 +271,7 @@ func TestOrderInDialog(t *testing.T) {
 
 // TestOutsideOfDialogs: what needs none, and what needs one.
 func TestOutsideOfDialogs(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		for method, want := range map[string]int{"OPTIONS": 200, "BYE": 481, "CANCEL": 481, "UPDATE": 481, "INFO": 481, "MESSAGE": 405, "SUBSCRIBE": 403, "REFER": 403, "PUBLISH": 405, "NOTIFY": 481, "FROBNICATE": 501} {
 			res := r.ask(r.carrier.NewRequest(method, "sip:"+switchAddr.String()))
@@ -280,6 +290,7 @@ func TestOutsideOfDialogs(t *testing.T) {
 
 // TestRefusedInvites: the answers that an INVITE from the trunk gets.
 func TestRefusedInvites(t *testing.T) {
+	t.Parallel()
 	set := func(name, value string) func(*pbxtest.Message) {
 		return func(m *pbxtest.Message) { m.Set(name, value) }
 	}
@@ -346,6 +357,7 @@ func TestRefusedInvites(t *testing.T) {
 // TestMergedInvite: the same request by another way gets 482 (RFC 3261
 // §8.2.2.2); one sent again is not a new call.
 func TestMergedInvite(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		call := r.call()
 		r.must(call.WaitAnswered(time.Second))
@@ -393,6 +405,7 @@ func TestMergedInvite(t *testing.T) {
 // TestTargetRefresh: a re-INVITE with another Contact moves the requests that
 // we send (RFC 3261 §12.2.2).
 func TestTargetRefresh(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		moved := netip.MustParseAddrPort("198.51.100.1:5090")
@@ -417,6 +430,7 @@ func TestTargetRefresh(t *testing.T) {
 // TestRecordRoute: requests within the dialog go through the proxies that asked
 // for it (RFC 3261 §12.1.1, §12.2.1.1).
 func TestRecordRoute(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		proxy := netip.MustParseAddrPort("198.51.100.2:5060")
 		r.ladder.Name(proxy, "proxy")
@@ -458,6 +472,7 @@ func TestRecordRoute(t *testing.T) {
 // TestPhoneAnswersWhileCancelled: a 200 that crosses our CANCEL is acknowledged
 // and ended (RFC 3261 §9.1).
 func TestPhoneAnswersWhileCancelled(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		im := pbxtest.Impairment{Delay: 200 * time.Millisecond, Match: pbxtest.IsSIP}
 		r.net.Impair(pbxtest.Host(phoneAddr(0).Addr()), pbxtest.Any, im)
@@ -480,6 +495,7 @@ func TestPhoneAnswersWhileCancelled(t *testing.T) {
 // TestLostACKOfOurs: a 2xx that a phone sends again is acknowledged again
 // (RFC 3261 §13.2.2.4).
 func TestLostACKOfOurs(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		n := 0
 		r.net.Drop(func(src, dst netip.AddrPort, payload []byte) bool {
@@ -503,6 +519,7 @@ func TestLostACKOfOurs(t *testing.T) {
 // TestForked2xx: the second phone of a fork is acknowledged and ended
 // (RFC 3261 §13.2.2.4).
 func TestForked2xx(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(time.Second)))
 		out, err := r.phones["101"].Dial("0600100200")
@@ -537,6 +554,7 @@ func TestForked2xx(t *testing.T) {
 // TestByeOvertakes200: a phone whose BYE comes before its 200 has not taken the
 // call; the next agent gets it, and the late 200 is acknowledged and ended.
 func TestByeOvertakes200(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.lose(phoneAddr(0), "SIP/2.0 200 OK\r\n", func(n int) bool { return n == 1 })
 		call := r.call()

@@ -34,6 +34,7 @@ func (r *rig) breakVault() (repair func()) {
 // TestRecorderFails: with "continue" the call goes on, says that it was not
 // recorded, and the alarm is there within 10 s (S1.3-j).
 func TestRecorderFails(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		first, _ := r.talk()
 		time.Sleep(time.Second)
@@ -78,6 +79,7 @@ func TestRecorderFails(t *testing.T) {
 // TestRecorderFailsAndCallsAreRefused: with "refuse" both ways are closed but
 // for emergencies (S1.3-j).
 func TestRecorderFailsAndCallsAreRefused(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	cfg.RefuseUnrecorded = true
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -127,6 +129,7 @@ func TestRecorderFailsAndCallsAreRefused(t *testing.T) {
 // TestReloadSaysWhetherCallsAreRefused: vault.recording_failure is that of the
 // last reload, for calls in both directions.
 func TestReloadSaysWhetherCallsAreRefused(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	scenario(t, cfg, func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(time.Second)))
@@ -165,6 +168,7 @@ func TestReloadSaysWhetherCallsAreRefused(t *testing.T) {
 // TestNoPortsLeft: a call without ports for its voice is refused, not answered
 // in silence.
 func TestNoPortsLeft(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	cfg.RTP.Ports.Last = cfg.RTP.Ports.First + 3
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -184,6 +188,7 @@ func TestNoPortsLeft(t *testing.T) {
 
 // TestTrunkIsFull: one call more than the trunk may carry is busy.
 func TestTrunkIsFull(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	cfg.Trunks[0].MaxCalls = 2
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -208,6 +213,7 @@ func TestTrunkIsFull(t *testing.T) {
 
 // TestDrain: new calls are refused, those that are up go on to their end.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		call, agent := r.talk()
 		drained := make(chan time.Time, 1)
@@ -244,6 +250,7 @@ func TestDrain(t *testing.T) {
 // TestStopInTheMiddle: Run's end sends a BYE, a CANCEL or a 503 to everybody and
 // finishes the recordings.
 func TestStopInTheMiddle(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102", "103"), func(t *testing.T, r *rig) {
 		r.behave("102", pbxtest.RingForEver())
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.RingForEver()))
@@ -290,6 +297,7 @@ func TestStopInTheMiddle(t *testing.T) {
 // TestStopWithDeadPeers: nobody answers the farewells; the switch stops all the
 // same.
 func TestStopWithDeadPeers(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.talk()
 		time.Sleep(time.Second)

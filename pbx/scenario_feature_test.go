@@ -32,6 +32,7 @@ func (r *rig) agent(id string) desk.AgentStatus {
 // TestFeatureCodes: an agent says ready and away, and why, by dialling; beeps
 // confirm it, the switch hangs up, and the queue goes by it.
 func TestFeatureCodes(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	cfg.Extensions[1].Agent = false
 	cfg.Queues[0].Members = []string{"101"}
@@ -71,6 +72,7 @@ func TestFeatureCodes(t *testing.T) {
 // TestBusyExtension: who is in as many calls as max_calls allows is busy, and so
 // is who does not want to be disturbed; with room for two a second call rings.
 func TestBusyExtension(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102", "103")
 	cfg.Extensions[0].MaxCalls = 1
 	scenario(t, cfg, func(t *testing.T, r *rig) {

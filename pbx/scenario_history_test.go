@@ -14,6 +14,7 @@ import (
 // and the record says what was dialled at first, unless somebody wants that kept
 // secret (RFC 5806 §4, RFC 7044 §5).
 func TestForwardedCall(t *testing.T) {
+	t.Parallel()
 	field := func(name, value string) pbxtest.Field { return pbxtest.Field{Name: name, Value: value} }
 	for _, c := range []struct {
 		name   string
@@ -50,6 +51,7 @@ func TestForwardedCall(t *testing.T) {
 
 // TestDialledForms: a number is found in whatever form the carrier sends it.
 func TestDialledForms(t *testing.T) {
+	t.Parallel()
 	for _, to := range []string{"+48914245000", "0048914245000", "48914245000", "914245000", "0914245000"} {
 		t.Run(to, func(t *testing.T) {
 			scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
@@ -69,6 +71,7 @@ func TestDialledForms(t *testing.T) {
 // TestReasonsIntoTheRecord: the cause that a peer gives with its BYE, CANCEL or
 // refusal is kept, and passed on with our BYE (RFC 3326 §2).
 func TestReasonsIntoTheRecord(t *testing.T) {
+	t.Parallel()
 	reason := pbxtest.Field{Name: "Reason", Value: `SIP;cause=200, Q.850;cause=38;text="Network out of order"`}
 	t.Run("BYE", func(t *testing.T) {
 		scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {

@@ -19,6 +19,7 @@ var holdForms = []struct {
 // music, both lanes of the recording are silent for exactly that long, the span
 // is labelled, and afterwards they talk again (S1.3-g, RFC 3264 §8.4).
 func TestHold(t *testing.T) {
+	t.Parallel()
 	for _, form := range holdForms {
 		for _, by := range []string{"citizen", "office"} {
 			t.Run(form.name+" by "+by, func(t *testing.T) {
@@ -79,6 +80,7 @@ func sameLength(t *testing.T, rec store.CallRecord, lane []int16) {
 
 // TestHoldByBoth: silence while either holds; each label names who held.
 func TestHoldByBoth(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -120,6 +122,7 @@ func TestHoldByBoth(t *testing.T) {
 
 // TestHangupWhileHeld: the span ends with the call.
 func TestHangupWhileHeld(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -139,6 +142,7 @@ func TestHangupWhileHeld(t *testing.T) {
 // TestHoldWhileWaiting: a caller who holds in the queue hears the music go on
 // afterwards, or is heard nothing of while an agent answers meanwhile.
 func TestHoldWhileWaiting(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.behave("101", pbxtest.AnswerAfter(8*time.Second))
 		caller := r.call()
@@ -173,6 +177,7 @@ func TestHoldWhileWaiting(t *testing.T) {
 // TestLateOffer: an INVITE without SDP gets our offer in the 200, and the
 // ACK brings the answer (RFC 3261 §13.2.1); so does a re-INVITE.
 func TestLateOffer(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, err := r.carrier.Call(pbxtest.CallOptions{From: "+48600100200", To: "+48914245000", LateOffer: true})
 		r.must(err)
@@ -204,6 +209,7 @@ func TestLateOffer(t *testing.T) {
 // TestRefusedOffersInCall: what we cannot take is answered 488 and the call
 // goes on as it was (RFC 3261 §14.2).
 func TestRefusedOffersInCall(t *testing.T) {
+	t.Parallel()
 	const head = "v=0\no=- 99 99 IN IP4 198.51.100.1\ns=-\nc=IN IP4 198.51.100.1\nt=0 0\n"
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
@@ -239,6 +245,7 @@ func TestRefusedOffersInCall(t *testing.T) {
 // TestVideoBesideAudio: the audio is taken, the video refused with port 0
 // (RFC 3264 §6).
 func TestVideoBesideAudio(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		sdp := "v=0\no=- 1 1 IN IP4 198.51.100.1\ns=-\nc=IN IP4 198.51.100.1\nt=0 0\nm=audio 4000 RTP/AVP 8\nm=video 4002 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
 		caller, err := r.carrier.Call(pbxtest.CallOptions{From: "+48600100200", To: "+48914245000", SDP: []byte(strings.ReplaceAll(sdp, "\n", "\r\n"))})
@@ -255,6 +262,7 @@ func TestVideoBesideAudio(t *testing.T) {
 // TestUpdate: a refresh without SDP, and a hold and resume by UPDATE
 // (RFC 3311 §5.2).
 func TestUpdate(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		update := func(dir pbxtest.Direction) *pbxtest.Message {
@@ -318,6 +326,7 @@ func bump(sdp string, dir pbxtest.Direction) string {
 // TestGlare: a re-INVITE before the ACK of the one before gets 491
 // (RFC 3261 §14.2), and the call goes on.
 func TestGlare(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, _ := r.talk()
 		r.lose(carrierAddr, "ACK ", func(n int) bool { return n == 1 })
@@ -345,6 +354,7 @@ func TestGlare(t *testing.T) {
 
 // TestReInviteNeverACKed ends the call like any other 2xx without an ACK.
 func TestReInviteNeverACKed(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		r.lose(carrierAddr, "ACK ", func(int) bool { return true })
@@ -363,6 +373,7 @@ func TestReInviteNeverACKed(t *testing.T) {
 // TestRefreshChangesNothing: a re-INVITE with the same SDP is answered with the
 // same bytes, and the voice goes on without a gap (RFC 3264 §8).
 func TestRefreshChangesNothing(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, _ := r.talk()
 		time.Sleep(2 * time.Second)

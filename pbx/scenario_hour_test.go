@@ -16,6 +16,7 @@ import (
 // before a phone rang and before anything was recorded (S1.4-c), it has exactly
 // one cause and one outcome, and nothing is left over.
 func TestHour(t *testing.T) {
+	t.Parallel()
 	const calls = hourCalls
 	var names []string
 	for i := range 8 {

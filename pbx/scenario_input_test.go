@@ -59,6 +59,7 @@ func (r *rig) stillWorks() {
 // from its trunk: 404 is a number that is not ours, 403 a REGISTER from a trunk, 405 and 501
 // a method that we have no use for; the others are those that the RFC names.
 func TestTortureAtTheSwitch(t *testing.T) {
+	t.Parallel()
 	want := map[string]string{
 		"badaspec": "200", "badbranch": "200", "baddate": "404", "baddn": "400", "badinv01": "400", "badvers": "505", "bext01": "420",
 		"clerr": "400", "cparam01": "403", "cparam02": "403", "dblreq": "403", "esc01": "404", "esc02": "501", "escnull": "403",
@@ -142,6 +143,7 @@ func mutate(rng *rand.Rand, b []byte) []byte {
 // TestNoise: random bytes and mutated messages from a trusted source, among
 // calls, in their dialogs too: no panic, and calls go on.
 func TestNoise(t *testing.T) {
+	t.Parallel()
 	var seeds [][]byte
 	for _, b := range torture(t) {
 		seeds = append(seeds, b)

@@ -31,6 +31,7 @@ func shown(t *testing.T, s *pbxtest.Subscription, want ...string) {
 // TestLamp: idle, early, confirmed, idle again, for calls that come and calls
 // that are placed, each NOTIFY whole and counted (RFC 4235 §4.1, RFC 6665).
 func TestLamp(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		lamp := r.watch("102", "101", time.Hour)
 		shown(t, lamp, "idle")
@@ -50,6 +51,7 @@ func TestLamp(t *testing.T) {
 
 // TestLampKeyPicksUp: what the lamp tells is enough to take the call over.
 func TestLampKeyPicksUp(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.behave("101", pbxtest.RingForEver())
 		r.watch("102", "101", time.Hour)
@@ -76,6 +78,7 @@ func TestLampKeyPicksUp(t *testing.T) {
 // TestLampSubscription: renewed, ended, run out, forgotten by the phone, ended
 // by the switch.
 func TestLampSubscription(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		renewed, left, forgotten, runs := r.watch("102", "101", time.Minute), r.watch("102", "101", time.Hour), r.watch("102", "101", time.Hour), r.watch("102", "101", time.Minute)
 		time.Sleep(40 * time.Second)
@@ -115,6 +118,7 @@ func TestLampSubscription(t *testing.T) {
 
 // TestLampRefused: what cannot be watched, and by whom.
 func TestLampRefused(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		try := func(p *pbxtest.Peer, of string, d time.Duration, want int, fields ...pbxtest.Field) {
 			t.Helper()

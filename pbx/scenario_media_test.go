@@ -44,6 +44,7 @@ func (r *rig) conversation(caller, agent pbxtest.Voice, d time.Duration, during 
 // TestTranscoding: A-law on one leg and µ-law on the other; both hear, and both
 // lanes are right.
 func TestTranscoding(t *testing.T) {
+	t.Parallel()
 	for _, laws := range [][2]pbxtest.Codec{{pbxtest.PCMA, pbxtest.PCMU}, {pbxtest.PCMU, pbxtest.PCMA}, {pbxtest.PCMU, pbxtest.PCMU}} {
 		t.Run(laws[0].String()+" to "+laws[1].String(), func(t *testing.T) {
 			scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
@@ -67,6 +68,7 @@ func TestTranscoding(t *testing.T) {
 // TestBadNetwork: loss, reordering, jitter and duplicates on both legs do not
 // shorten the file.
 func TestBadNetwork(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		im := pbxtest.Impairment{Loss: 0.05, Duplicate: 0.03, Reorder: 0.03, Delay: 20 * time.Millisecond, Jitter: 15 * time.Millisecond, Match: pbxtest.IsRTP}
 		rec, left, right := r.conversation(pbxtest.Voice{}, pbxtest.Voice{}, 30*time.Second, func(a, b *pbxtest.Call) {
@@ -96,6 +98,7 @@ func TestBadNetwork(t *testing.T) {
 
 // TestSilenceSuppression: what is not sent is silence of the right length.
 func TestSilenceSuppression(t *testing.T) {
+	t.Parallel()
 	for _, comfort := range []bool{false, true} {
 		scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 			talk := pbxtest.Bursts(pbxtest.Tone(callerHz), time.Second, 2*time.Second)
@@ -116,6 +119,7 @@ func TestSilenceSuppression(t *testing.T) {
 
 // TestSourceChanges: another SSRC in the middle, on both legs.
 func TestSourceChanges(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		_, left, right := r.conversation(pbxtest.Voice{}, pbxtest.Voice{}, 5*time.Second, func(a, b *pbxtest.Call) {
 			time.Sleep(3 * time.Second)
@@ -134,6 +138,7 @@ func TestSourceChanges(t *testing.T) {
 // TestClocksDrift: ten minutes with one clock fast and the other slow by
 // 200 ppm, which makes 120 ms each.
 func TestClocksDrift(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		const d = 10 * time.Minute
 		// Bells; one side sends its silence in between, the other does not.
@@ -159,6 +164,7 @@ func TestClocksDrift(t *testing.T) {
 // TestMediaTimeout: a party that has gone silent ends the call, with its cause;
 // what was said before is kept.
 func TestMediaTimeout(t *testing.T) {
+	t.Parallel()
 	for _, silent := range []string{"caller", "agent"} {
 		t.Run(silent, func(t *testing.T) {
 			cfg := briefCity(t, "101")
@@ -189,6 +195,7 @@ func TestMediaTimeout(t *testing.T) {
 // TestNoMediaTimeoutWhileHeld: whoever holds may be silent, in every form of
 // hold, and so may who is held; afterwards the watch goes on.
 func TestNoMediaTimeoutWhileHeld(t *testing.T) {
+	t.Parallel()
 	for _, form := range holdForms {
 		t.Run(form.name, func(t *testing.T) {
 			cfg := briefCity(t, "101")
@@ -218,6 +225,7 @@ func TestNoMediaTimeoutWhileHeld(t *testing.T) {
 // TestInjection: voice from an address that is nobody's is neither heard nor
 // recorded (sip-profile: one rule for sources).
 func TestInjection(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		foreign, err := r.net.ListenPacket(foreignAddr)
 		r.must(err)
@@ -252,6 +260,7 @@ func TestInjection(t *testing.T) {
 // TestCallerBehindNAT: voice comes from another port, and another address, than
 // the SDP says, and goes back the same way.
 func TestCallerBehindNAT(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		// The peer says an address that nothing comes from; its packets come from
 		// where its SIP does.

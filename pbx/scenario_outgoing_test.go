@@ -14,6 +14,7 @@ import (
 // TestOutgoingIsRecorded: left is the citizen at the far end, right the phone;
 // the office's number is presented (S1.3-b).
 func TestOutgoingIsRecorded(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(2 * time.Second)))
 		out, err := r.phones["101"].Dial("0600100200")
@@ -52,6 +53,7 @@ func TestOutgoingIsRecorded(t *testing.T) {
 // TestEarlyMedia: what the far end plays before it answers is heard by the
 // phone, and is in no recording; the answer after it is taken.
 func TestEarlyMedia(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Early: true, Status: 200, After: 4 * time.Second}))
 		out, err := r.phones["101"].Dial("0600100200")
@@ -76,6 +78,7 @@ func TestEarlyMedia(t *testing.T) {
 // TestRefusalsArePassedOn: the phone is told what the far end said, and the
 // record too.
 func TestRefusalsArePassedOn(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		said, told int
 		cause      store.Cause
@@ -107,6 +110,7 @@ func TestRefusalsArePassedOn(t *testing.T) {
 // TestSecondTrunk: a trunk that is out of order is not the end; the record of
 // the call that came about does not keep its status.
 func TestSecondTrunk(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	first := cfg.Trunks[0]
 	first.Name, first.Server = "first", "198.51.100.1:5070"
@@ -137,6 +141,7 @@ func TestSecondTrunk(t *testing.T) {
 // TestEmergency: with and without prefix, with every limit exhausted, while
 // draining: they are resolved before any rule.
 func TestEmergency(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	cfg.Dial.MaxOutgoingPerExtension = 1
 	cfg.Dial.Block = append(cfg.Dial.Block, "+48")
@@ -174,6 +179,7 @@ func TestEmergency(t *testing.T) {
 
 // TestForbiddenNumbers: no INVITE reaches the carrier.
 func TestForbiddenNumbers(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		for number, want := range map[string]int{
 			"0701234567": 403, "0300123456": 403, "0400123456": 403, // premium
@@ -194,6 +200,7 @@ func TestForbiddenNumbers(t *testing.T) {
 
 // TestOutgoingLimit: one call too many at a time.
 func TestOutgoingLimit(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(time.Second)))
 		var up []*pbxtest.Call
@@ -223,6 +230,7 @@ func TestOutgoingLimit(t *testing.T) {
 
 // TestInternalCall: bridged both ways, recorded by nobody (S1.3-e).
 func TestInternalCall(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		out, err := r.phones["101"].Dial("102")
 		r.must(err)
@@ -250,6 +258,7 @@ func TestInternalCall(t *testing.T) {
 
 // TestInternalCallRecordedIfAsked: the switch of S1.3-e, off by default.
 func TestInternalCallRecordedIfAsked(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	cfg.Dial.RecordInternal = true
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -269,6 +278,7 @@ func TestInternalCallRecordedIfAsked(t *testing.T) {
 
 // TestInternalCallFails: busy, nobody there, no such extension, given up.
 func TestInternalCallFails(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102", "103"), func(t *testing.T, r *rig) {
 		r.behave("102", pbxtest.Reject(486))
 		r.must(r.phones["103"].Unregister(t.Context()))
@@ -300,6 +310,7 @@ func TestInternalCallFails(t *testing.T) {
 
 // TestWhoMayCall: a password, and nobody else's name.
 func TestWhoMayCall(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		other, err := r.phones["101"].Call(pbxtest.CallOptions{From: "102", To: "0600100200"})
 		r.must(err)
@@ -332,6 +343,7 @@ func TestWhoMayCall(t *testing.T) {
 // TestOutgoingAnnouncement: if it is switched on the called party hears it
 // before the conversation, which is recorded from then on (S1.4-i).
 func TestOutgoingAnnouncement(t *testing.T) {
+	t.Parallel()
 	words := pbxtest.Chirp(2*pbxtest.Rate, 900, 1400)
 	cfg := briefCity(t, "101")
 	cfg.Announcement.Outgoing, _ = writeWAV(t, words)
@@ -361,6 +373,7 @@ func TestOutgoingAnnouncement(t *testing.T) {
 // TestTrunkAsksForPassword: a challenge to the INVITE and to the BYE is
 // answered, once.
 func TestTrunkAsksForPassword(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	cfg.Trunks[0].User, cfg.Secrets.Trunks = "city", map[string]string{"operator": "trunk-secret"}
 	scenario(t, cfg, func(t *testing.T, r *rig) {

@@ -14,6 +14,7 @@ import (
 // first phone is told that it was answered elsewhere, and the conversation is
 // recorded like any (mikopbx#771, RFC 3891 §3, RFC 3326 §2).
 func TestPickup(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"*8", "**101", "Replaces", "Replaces early-only"} {
 		t.Run(how, func(t *testing.T) {
 			scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
@@ -59,6 +60,7 @@ func TestPickup(t *testing.T) {
 
 // TestPickupOfQueueCall: the agent for whom it rang is free again.
 func TestPickupOfQueueCall(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.behave("101", pbxtest.RingForEver())
 		caller := r.call()
@@ -81,6 +83,7 @@ func TestPickupOfQueueCall(t *testing.T) {
 
 // TestPickupOfInternalCall: between phones it is the same, and not recorded.
 func TestPickupOfInternalCall(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102", "103"), func(t *testing.T, r *rig) {
 		r.behave("102", pbxtest.RingForEver())
 		caller, err := r.phones["101"].Dial("102")
@@ -100,6 +103,7 @@ func TestPickupOfInternalCall(t *testing.T) {
 // TestConversationMovesToAnotherDevice: INVITE with Replaces from another device
 // of the extension takes the conversation over; one WAV.
 func TestConversationMovesToAnotherDevice(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -123,6 +127,7 @@ func TestConversationMovesToAnotherDevice(t *testing.T) {
 
 // TestReplacesRefused: what may not be taken over, and by whom (RFC 3891 §3).
 func TestReplacesRefused(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(time.Second)
@@ -165,6 +170,7 @@ func TestReplacesRefused(t *testing.T) {
 // TestPhonesOwnDialogIsNotReplaced: a call that the phone itself has begun and
 // that still rings cannot be replaced (RFC 3891 §3).
 func TestPhonesOwnDialogIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.behave("102", pbxtest.RingForEver())
 		placed, err := r.phones["101"].Dial("102")

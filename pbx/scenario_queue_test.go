@@ -41,6 +41,7 @@ func (r *rig) dials() []string {
 
 // TestLongestIdleFirst: who has waited longest gets the call.
 func TestLongestIdleFirst(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102", "103"), func(t *testing.T, r *rig) {
 		for range 4 {
 			call := r.call()
@@ -58,6 +59,7 @@ func TestLongestIdleFirst(t *testing.T) {
 // TestNextAgent: whoever does not take a call is passed over for the next one,
 // who gets it.
 func TestNextAgent(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		first  pbxtest.Behaviour
@@ -96,6 +98,7 @@ func TestNextAgent(t *testing.T) {
 
 // TestBusyAgentIsNotOffered: an agent who has placed a call is on the phone.
 func TestBusyAgentIsNotOffered(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(time.Second)))
 		out, err := r.phones["101"].Dial("0600100200")
@@ -113,6 +116,7 @@ func TestBusyAgentIsNotOffered(t *testing.T) {
 // TestMusicUntilSomebodyIsFree: callers wait with music and are served in the
 // order of their coming.
 func TestMusicUntilSomebodyIsFree(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		first := r.call()
 		agent := r.answeredBy("101")
@@ -149,6 +153,7 @@ func TestMusicUntilSomebodyIsFree(t *testing.T) {
 // TestAbandonedInQueue: the phone is taken back, and no voice was kept (S1.3-d,
 // S1.3-l).
 func TestAbandonedInQueue(t *testing.T) {
+	t.Parallel()
 	for _, ringing := range []bool{true, false} {
 		t.Run(fmt.Sprint(ringing), func(t *testing.T) {
 			scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
@@ -181,6 +186,7 @@ func TestAbandonedInQueue(t *testing.T) {
 // TestQueueLimits: who is one too many, or has waited too long, hears the
 // closing message to its end and is then let go.
 func TestQueueLimits(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		set  func(*pbx.QueueConfig)
@@ -226,6 +232,7 @@ func TestQueueLimits(t *testing.T) {
 // TestOverflow: to another queue and to an extension; the announcement is not
 // heard again (S1.4-g).
 func TestOverflow(t *testing.T) {
+	t.Parallel()
 	for _, target := range []string{"queue:second", "extension:102"} {
 		t.Run(target, func(t *testing.T) {
 			cfg := briefCity(t, "101", "102")
@@ -255,6 +262,7 @@ func TestOverflow(t *testing.T) {
 // TestClosedHours: outside of opening hours the announcement comes first all
 // the same, then the closing message (S1.4-b). Bubbles begin on a Saturday.
 func TestClosedHours(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	cfg.Hours = []desk.HoursConfig{{Name: "cim", Week: []string{"mon-fri 07:30-15:30"}, Holidays: "pl"}}
 	cfg.Queues[0].Hours = "cim"
@@ -274,6 +282,7 @@ func TestClosedHours(t *testing.T) {
 // TestRingAll: the first to answer has the call, the others are told that it
 // was answered elsewhere (RFC 3326 §3.1).
 func TestRingAll(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102", "103")
 	cfg.Queues[0].Strategy = "ring-all"
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -305,6 +314,7 @@ func TestRingAll(t *testing.T) {
 // TestRingAllAtOnce: two phones that answer in the same instant: one has the
 // call, the other is ended, nobody hears two.
 func TestRingAllAtOnce(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	cfg.Queues[0].Strategy = "ring-all"
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -334,6 +344,7 @@ func TestRingAllAtOnce(t *testing.T) {
 
 // TestPhoneWithTwoContacts: both devices of an extension ring.
 func TestPhoneWithTwoContacts(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		other := r.device("101", 77)
 		other.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(2 * time.Second)))
@@ -360,6 +371,7 @@ func TestPhoneWithTwoContacts(t *testing.T) {
 // TestAgentUnregistersWhileRinging: the call goes to the next one at the ring
 // timeout at the latest.
 func TestAgentUnregistersWhileRinging(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	cfg.Queues[0].RingTimeout = 8 * time.Second
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -385,6 +397,7 @@ func TestAgentUnregistersWhileRinging(t *testing.T) {
 // TestWrapUpAndAutoAway: an agent rests after a call; one who lets calls ring
 // becomes away.
 func TestWrapUpAndAutoAway(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	cfg.Queues[0].WrapUp, cfg.Queues[0].AutoAwayAfter, cfg.Queues[0].RingTimeout = 30*time.Second, 2, 5*time.Second
 	scenario(t, cfg, func(t *testing.T, r *rig) {

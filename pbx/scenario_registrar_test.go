@@ -32,6 +32,7 @@ func contactsOf(m *pbxtest.Message) string { return strings.Join(m.All("Contact"
 // TestRegister: several contacts, the wildcard, too short a time, the order of
 // CSeq, and the limit of contacts (RFC 3261 §10.3).
 func TestRegister(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	scenario(t, cfg, func(t *testing.T, r *rig) {
 		p := r.peer("101/90", pbxtest.PeerConfig{Addr: netip.MustParseAddrPort("192.0.2.90:5060"), User: "101", Username: "101", Password: "secret-101"})
@@ -76,6 +77,7 @@ func TestRegister(t *testing.T) {
 // TestExpiredAgentIsNotCalled: a phone that does not come back is gone at its
 // time, and so is its agent.
 func TestExpiredAgentIsNotCalled(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.must(r.phones["101"].Unregister(t.Context()))
 		p := r.peer("101/90", pbxtest.PeerConfig{Addr: netip.MustParseAddrPort("192.0.2.90:5060"), User: "101", Username: "101", Password: "secret-101"})
@@ -100,6 +102,7 @@ func TestExpiredAgentIsNotCalled(t *testing.T) {
 // TestDeadPhoneIsNotCalled: one that answers no OPTIONS is passed over until it
 // does again.
 func TestDeadPhoneIsNotCalled(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.net.Drop(func(src, dst netip.AddrPort, _ []byte) bool { return src == phoneAddr(0) || dst == phoneAddr(0) })
 		time.Sleep(150 * time.Second)
@@ -121,6 +124,7 @@ func TestDeadPhoneIsNotCalled(t *testing.T) {
 // TestBindingsSurviveRestart: another switch on the same vault calls the phones
 // that were there, without their registering again.
 func TestBindingsSurviveRestart(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	scenario(t, cfg, func(t *testing.T, r *rig) {
 		first, _ := r.talk()
@@ -157,6 +161,7 @@ func TestBindingsSurviveRestart(t *testing.T) {
 // TestWhoMayRegister: not a trunk, not from outside the phones' networks, not
 // without the password.
 func TestWhoMayRegister(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101")
 	cfg.Guard.Phones = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	cfg.Guard.Trusted = []netip.Prefix{netip.MustParsePrefix("203.0.113.99/32")}
@@ -191,6 +196,7 @@ func TestWhoMayRegister(t *testing.T) {
 // TestWithheldNumber: whoever hides the number is hidden from the record, the
 // log and the phone, however it was said (S4.7-a); others are not.
 func TestWithheldNumber(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		o        pbxtest.CallOptions
@@ -236,6 +242,7 @@ func TestWithheldNumber(t *testing.T) {
 // TestDevicesThatRegisterTogetherAreAllKept: what is stored is what is in force,
 // however the registrations of an extension's devices come in between each other.
 func TestDevicesThatRegisterTogetherAreAllKept(t *testing.T) {
+	t.Parallel()
 	const more = 24
 	cfg := briefCity(t, "101")
 	cfg.Extensions[0].Contacts = 1 + more

@@ -22,6 +22,7 @@ func reliableFar(early bool) pbxtest.Behaviour {
 // gets one PRACK, in order, and the ACK has the INVITE's CSeq (RFC 3262 §4). A
 // reliable answer is the answer: the 200 has none.
 func TestReliableRingingOfTrunk(t *testing.T) {
+	t.Parallel()
 	for _, early := range []bool{false, true} {
 		for _, lost := range []string{"nothing", "SIP/2.0 18", "PRACK", "200 to PRACK"} {
 			t.Run(fmt.Sprintf("early media %v, lost: %s", early, lost), func(t *testing.T) {
@@ -70,6 +71,7 @@ func TestReliableRingingOfTrunk(t *testing.T) {
 // TestEarlyUpdate: after a reliable answer the far end may offer anew before it
 // answers the call (RFC 3311 §5.1); before any, the offer crosses ours.
 func TestEarlyUpdate(t *testing.T) {
+	t.Parallel()
 	for _, reliable := range []bool{true, false} {
 		t.Run(fmt.Sprint(reliable), func(t *testing.T) {
 			scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
@@ -100,6 +102,7 @@ func TestEarlyUpdate(t *testing.T) {
 // TestReliableRingingToPhone: a phone that requires 100rel gets our ringing and
 // the far end's early media so, and no 200 before its PRACK (RFC 3262 §3).
 func TestReliableRingingToPhone(t *testing.T) {
+	t.Parallel()
 	for _, early := range []bool{false, true} {
 		for _, lost := range []string{"nothing", "SIP/2.0 18", "PRACK"} {
 			t.Run(fmt.Sprintf("early media %v, lost: %s", early, lost), func(t *testing.T) {
@@ -139,6 +142,7 @@ func TestReliableRingingToPhone(t *testing.T) {
 // TestPRACKThatNeverComes: the INVITE is refused with a 5xx after 64*T1
 // (RFC 3262 §3).
 func TestPRACKThatNeverComes(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.RingForEver()))
 		out, err := r.phones["101"].Call(pbxtest.CallOptions{To: "0600100200", Edit: func(m *pbxtest.Message) { m.Set("Require", "100rel") }})
@@ -159,6 +163,7 @@ func TestPRACKThatNeverComes(t *testing.T) {
 // TestWrongRAck: a PRACK that belongs to nothing, or to what has been
 // acknowledged, gets 481 (RFC 3262 §3), and the call goes on.
 func TestWrongRAck(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(2 * time.Second)))
 		out, err := r.phones["101"].Call(pbxtest.CallOptions{To: "0600100200", Fields: []pbxtest.Field{{Name: "Require", Value: "100rel"}}})
@@ -182,6 +187,7 @@ func TestWrongRAck(t *testing.T) {
 // TestRequired100relWithNothingToRing: a trunk's call that requires it is
 // answered at once.
 func TestRequired100relWithNothingToRing(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		caller, err := r.carrier.Call(pbxtest.CallOptions{From: "+48600100200", To: "+48914245000", Fields: []pbxtest.Field{{Name: "Require", Value: "100rel"}}})
 		r.must(err)

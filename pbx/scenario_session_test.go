@@ -49,6 +49,7 @@ func methods(list string) func(*pbxtest.Message) {
 // TestSessionIsRefreshedByUs: neither the carrier nor the phone has heard of
 // session timers; both are asked every 15 minutes, and the call goes on.
 func TestSessionIsRefreshedByUs(t *testing.T) {
+	t.Parallel()
 	scenario(t, quietCity(t), func(t *testing.T, r *rig) {
 		caller, agent := r.longCall(pbxtest.CallOptions{})
 		time.Sleep(time.Hour)
@@ -70,6 +71,7 @@ func TestSessionIsRefreshedByUs(t *testing.T) {
 // TestSessionAnswered: what the 2xx says to what the INVITE asked for (RFC 4028
 // §9, table 2).
 func TestSessionAnswered(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, supported, expires, min string
 		status                        int
@@ -117,6 +119,7 @@ func TestSessionAnswered(t *testing.T) {
 // re-INVITE with the very description that the peer knows, so that nothing is
 // heard of it (RFC 4028 §7.4).
 func TestSessionRefreshMethods(t *testing.T) {
+	t.Parallel()
 	for _, allow := range []string{"INVITE, ACK, BYE, UPDATE", "INVITE, ACK, BYE"} {
 		t.Run(allow, func(t *testing.T) {
 			scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
@@ -169,6 +172,7 @@ func TestSessionRefreshMethods(t *testing.T) {
 // hold, and the hold goes on. The carrier's Allow names UPDATE, but it does not
 // take it.
 func TestSessionRefreshWhileHeld(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101"), func(t *testing.T, r *rig) {
 		r.carrier.SetOnRequest(func(m *pbxtest.Message) bool {
 			if m.Method != "UPDATE" {
@@ -199,6 +203,7 @@ func TestSessionRefreshWhileHeld(t *testing.T) {
 // TestSessionRefreshOutcomes: what becomes of the call by the answer to our
 // refresh (RFC 4028 §10).
 func TestSessionRefreshOutcomes(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		answers []int // 0: none at all; the last one for all further requests
@@ -268,6 +273,7 @@ func TestSessionRefreshOutcomes(t *testing.T) {
 // call; once it is silent, we hang up before the session expires (RFC 4028
 // §10).
 func TestSessionOfPeer(t *testing.T) {
+	t.Parallel()
 	scenario(t, quietCity(t), func(t *testing.T, r *rig) {
 		caller, agent := r.longCall(pbxtest.CallOptions{Fields: sessionFields("uac")})
 		var last time.Time
@@ -294,6 +300,7 @@ func TestSessionOfPeer(t *testing.T) {
 
 // TestSessionTooShortInCall: 422 to a refresh, and the session stays.
 func TestSessionTooShortInCall(t *testing.T) {
+	t.Parallel()
 	scenario(t, quietCity(t), func(t *testing.T, r *rig) {
 		caller, _ := r.longCall(pbxtest.CallOptions{})
 		short := []pbxtest.Field{{Name: "Supported", Value: "timer"}, {Name: "Session-Expires", Value: "30"}}
@@ -311,6 +318,7 @@ func TestSessionTooShortInCall(t *testing.T) {
 // a 422 and asks again with the interval named in it (RFC 4028 §7.3), and keeps
 // to what the 2xx says.
 func TestSessionAskedOutgoing(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, granted string
 		ours          bool
@@ -369,6 +377,7 @@ func TestSessionAskedOutgoing(t *testing.T) {
 // TestSessionRefreshLost: messages of a refresh that get lost are sent again, a
 // copy of the 200 to our re-INVITE is acknowledged again.
 func TestSessionRefreshLost(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []string{"INVITE", "SIP/2.0 200", "ACK"} {
 		t.Run(lost, func(t *testing.T) {
 			scenario(t, quietCity(t), func(t *testing.T, r *rig) {
@@ -392,6 +401,7 @@ func TestSessionRefreshLost(t *testing.T) {
 // TestSessionRefreshGlare: our re-INVITE crosses the caller's: both get 491,
 // and ours comes again later (RFC 3261 §14.1).
 func TestSessionRefreshGlare(t *testing.T) {
+	t.Parallel()
 	scenario(t, quietCity(t), func(t *testing.T, r *rig) {
 		caller, _ := r.longCall(pbxtest.CallOptions{Fields: sessionFields(""), Edit: methods("INVITE, ACK, BYE")})
 		im := pbxtest.Impairment{Delay: 100 * time.Millisecond, Match: pbxtest.IsSIP}
@@ -415,6 +425,7 @@ func TestSessionRefreshGlare(t *testing.T) {
 // TestRequireTimer: an INVITE that requires session timers is taken, and one
 // that requires what we do not have is not.
 func TestRequireTimer(t *testing.T) {
+	t.Parallel()
 	scenario(t, quietCity(t), func(t *testing.T, r *rig) {
 		caller, _ := r.longCall(pbxtest.CallOptions{Fields: append(sessionFields("uas"), pbxtest.Field{Name: "Require", Value: "timer"})})
 		res, err := caller.Request(t.Context(), "UPDATE", nil, pbxtest.Field{Name: "Require", Value: "timer, flying"})
@@ -433,6 +444,7 @@ func TestRequireTimer(t *testing.T) {
 // TestSessionFollowsTransfer: a leg that has moved to another call is still
 // refreshed there.
 func TestSessionFollowsTransfer(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	cfg.RTP.Timeout = 0
 	scenario(t, cfg, func(t *testing.T, r *rig) {

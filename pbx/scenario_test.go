@@ -12,6 +12,7 @@ import (
 // in full, then music, then an agent, then a WAV of exactly that conversation
 // (S1.3-a, S1.4-b, S1.4-c, S1.4-e).
 func TestCallIsAnnouncedQueuedBridgedAndRecorded(t *testing.T) {
+	t.Parallel()
 	scenario(t, cityConfig("101", "102"), func(t *testing.T, r *rig) {
 		call := r.call()
 		agent, err := r.phones["101"].WaitCall(time.Minute)

@@ -12,6 +12,7 @@ import (
 // TestInternalCallPassedOutside: two phones talk, unrecorded; one passes the
 // other on to a number outside: from then on it is an outgoing call, recorded.
 func TestInternalCallPassedOutside(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(2 * time.Second)))
 		colleague, err := r.phones["102"].Dial("101")
@@ -41,6 +42,7 @@ func TestInternalCallPassedOutside(t *testing.T) {
 // TestOutgoingCallPassedOn: the phone that called a citizen passes the citizen
 // on to a colleague; the colleague's phone shows the citizen's number.
 func TestOutgoingCallPassedOn(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(2 * time.Second)))
 		agent, err := r.phones["101"].Dial("0501502503")

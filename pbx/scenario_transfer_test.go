@@ -51,6 +51,7 @@ func segments(t *testing.T, rec store.CallRecord, want ...string) {
 // target; the phone is told each step and released; one record, one WAV, two
 // segments, no second announcement (S1.3-g, S1.4-g, RFC 5589 §6.1).
 func TestBlindTransfer(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(5 * time.Second)
@@ -102,6 +103,7 @@ func TestBlindTransfer(t *testing.T) {
 
 // TestBlindTransferAfterHold: most phones hold first; the hold is one label.
 func TestBlindTransferAfterHold(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -124,6 +126,7 @@ func TestBlindTransferAfterHold(t *testing.T) {
 
 // TestTransferTwice: the target passes the call on in its turn, back to the first.
 func TestTransferTwice(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -145,6 +148,7 @@ func TestTransferTwice(t *testing.T) {
 // registered or does not exist costs the citizen nothing: the phone has the call
 // again (siphon-sip#220, OpenSIPS#196).
 func TestTransferMissed(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name   string
 		target string
@@ -185,6 +189,7 @@ func TestTransferMissed(t *testing.T) {
 // TestReferrerLeavesEarly: the phone hangs up before the target answers; the
 // call goes on.
 func TestReferrerLeavesEarly(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -204,6 +209,7 @@ func TestReferrerLeavesEarly(t *testing.T) {
 // TestPassedOnInVain: the phone has left and the target is busy: the citizen
 // returns to the front of the queue, and the next agent has the call.
 func TestPassedOnInVain(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -231,6 +237,7 @@ func TestPassedOnInVain(t *testing.T) {
 // TestPassedOnInVainWithoutQueue: a call to an extension of its own comes back
 // to that extension; if nobody is there either, a message ends it.
 func TestPassedOnInVainWithoutQueue(t *testing.T) {
+	t.Parallel()
 	for _, answers := range []bool{true, false} {
 		scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 			caller, err := r.carrier.Call(pbxtest.CallOptions{From: "+48600100200", To: "+48914245111"})
@@ -267,6 +274,7 @@ func TestPassedOnInVainWithoutQueue(t *testing.T) {
 
 // TestCitizenLeavesDuringTransfer: everything that rings stops.
 func TestCitizenLeavesDuringTransfer(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		r.behave("102", pbxtest.RingForEver())
 		caller, agent := r.talk()
@@ -287,6 +295,7 @@ func TestCitizenLeavesDuringTransfer(t *testing.T) {
 // TestTransferOutside: a number outside within the dial rules, by the trunk; a
 // blocked one, or one too many, is refused; an emergency number never.
 func TestTransferOutside(t *testing.T) {
+	t.Parallel()
 	cfg := briefCity(t, "101", "102")
 	cfg.Dial.MaxOutgoingPerExtension = 1
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -336,6 +345,7 @@ func TestTransferOutside(t *testing.T) {
 
 // TestReferRefused: what nobody may ask for.
 func TestReferRefused(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -385,6 +395,7 @@ func (r *rig) attend(c, other *pbxtest.Call, want int) {
 // recorded, and then joins the two, by a REFER in either of its calls (S1.3-g,
 // RFC 5589 §7.1, siphon-sip#281).
 func TestAttendedTransfer(t *testing.T) {
+	t.Parallel()
 	for _, back := range []bool{false, true} {
 		scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 			caller, agent := r.talk()
@@ -434,6 +445,7 @@ func TestAttendedTransfer(t *testing.T) {
 // TestSemiAttendedTransfer: the phone passes the call on while the colleague's
 // phone still rings.
 func TestSemiAttendedTransfer(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)
@@ -460,6 +472,7 @@ func TestSemiAttendedTransfer(t *testing.T) {
 // TestAttendedTransferOfWhatIsGone: no such dialog, or another phone's: the call
 // stays with the phone.
 func TestAttendedTransferOfWhatIsGone(t *testing.T) {
+	t.Parallel()
 	scenario(t, briefCity(t, "101", "102", "103"), func(t *testing.T, r *rig) {
 		caller, agent := r.talk()
 		time.Sleep(2 * time.Second)

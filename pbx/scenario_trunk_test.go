@@ -61,6 +61,7 @@ func with(z *zone) func(*rig) { return func(r *rig) { r.resolver = z } }
 // TestServersInOrder: SRV says which server is tried first; what the next one
 // is for is said by the answer of the first (RFC 3263 §4.3).
 func TestServersInOrder(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		status int
 		next   bool
@@ -104,6 +105,7 @@ func TestServersInOrder(t *testing.T) {
 // caller waits five seconds, not thirty-two; the next caller does not wait, and
 // when the server is back it comes first again.
 func TestDeadServer(t *testing.T) {
+	t.Parallel()
 	cfg, z := twoServers(t)
 	scenario(t, cfg, func(t *testing.T, r *rig) {
 		first := r.otherCarrier(5070)
@@ -148,6 +150,7 @@ func TestDeadServer(t *testing.T) {
 // TestLateAnswerOfDeadServer: a 2xx that comes after we have gone on is
 // acknowledged and ended; the caller talks to the second server.
 func TestLateAnswerOfDeadServer(t *testing.T) {
+	t.Parallel()
 	cfg, z := twoServers(t)
 	scenario(t, cfg, func(t *testing.T, r *rig) {
 		first := r.otherCarrier(5070)
@@ -174,6 +177,7 @@ func TestLateAnswerOfDeadServer(t *testing.T) {
 // alive with one Call-ID and a growing CSeq; when that server is gone, we
 // register at the next and call there.
 func TestRegistersWhereItCalls(t *testing.T) {
+	t.Parallel()
 	cfg, z := twoServers(t)
 	cfg.Trunks[0].Register, cfg.Trunks[0].User, cfg.Secrets.Trunks = true, "city", map[string]string{"operator": "trunk-secret"}
 	scenario(t, cfg, func(t *testing.T, r *rig) {
@@ -245,6 +249,7 @@ func TestRegistersWhereItCalls(t *testing.T) {
 
 // TestNamesMove: servers are looked up again, and kept if the look-up fails.
 func TestNamesMove(t *testing.T) {
+	t.Parallel()
 	cfg, z := twoServers(t)
 	scenario(t, cfg, func(t *testing.T, r *rig) {
 		moved := r.otherCarrier(5080)
@@ -299,6 +304,7 @@ func twoTrunks(t *testing.T) pbx.Config {
 // TestSilentTrunk: a trunk that is silent leads to the next one in five
 // seconds; one that has said at least Trying is waited for.
 func TestSilentTrunk(t *testing.T) {
+	t.Parallel()
 	for _, trying := range []bool{false, true} {
 		t.Run(fmt.Sprintf("Trying %v", trying), func(t *testing.T) {
 			scenario(t, twoTrunks(t), func(t *testing.T, r *rig) {
@@ -332,6 +338,7 @@ func TestSilentTrunk(t *testing.T) {
 // TestNoWayOut: all ways are silent: each is tried once, and the caller is told
 // in the end.
 func TestNoWayOut(t *testing.T) {
+	t.Parallel()
 	scenario(t, twoTrunks(t), func(t *testing.T, r *rig) {
 		first := r.otherCarrier(5070)
 		first.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Ignore: true}))
@@ -354,6 +361,7 @@ func TestNoWayOut(t *testing.T) {
 // TestCallerGivesUpWhileWeLook: the caller hangs up while a silent server is
 // waited for, and nobody else is called.
 func TestCallerGivesUpWhileWeLook(t *testing.T) {
+	t.Parallel()
 	scenario(t, twoTrunks(t), func(t *testing.T, r *rig) {
 		first := r.otherCarrier(5070)
 		first.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Ignore: true}))
