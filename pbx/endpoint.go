@@ -47,6 +47,12 @@ type endpoint struct {
 	serve func(req *sip.Request, tx *sip.ServerTx)
 	stray func(res *sip.Response)
 
+	// sending is held while sipgo looks for the socket of a new request, and for
+	// writing while they are closed: it would open one of its own otherwise, which
+	// nobody closes.
+	sending sync.RWMutex
+	closed  bool
+
 	mu      sync.Mutex
 	sockets map[string]net.PacketConn // by local address, for answers below sipgo
 	streams []net.Listener
@@ -165,6 +171,9 @@ func (e *endpoint) supervise(ctx context.Context, l Listener, serve func() error
 		if err == nil {
 			err = errors.New("listener ended")
 		}
+		e.mu.Lock()
+		delete(e.sockets, l.Addr.String())
+		e.mu.Unlock()
 		e.setUp(l, err)
 		e.log.Error("SIP listener down", "listener", l.String(), "err", err)
 		for {
@@ -203,6 +212,9 @@ func (e *endpoint) down() []string {
 
 // close ends transactions and sockets and waits for their goroutines.
 func (e *endpoint) close() {
+	e.sending.Lock()
+	e.closed = true
+	e.sending.Unlock()
 	e.mu.Lock()
 	sockets, streams := e.sockets, e.streams
 	e.sockets, e.streams = map[string]net.PacketConn{}, nil
@@ -417,7 +429,11 @@ func (e *endpoint) contact(to hop, user string) *sip.ContactHeader {
 // nil response and says how the transaction ended: nil after a final response.
 func (e *endpoint) transact(req *sip.Request, on func(res *sip.Response, err error)) {
 	e.wg.Go(func() {
-		tx, err := e.ua.TransactionLayer().Request(context.Background(), req)
+		var tx *sip.ClientTx
+		err := e.send(req, func() (err error) {
+			tx, err = e.ua.TransactionLayer().Request(context.Background(), req)
+			return err
+		})
 		if err != nil {
 			on(nil, fmt.Errorf("send %s: %w", req.Method, err))
 			return
@@ -471,9 +487,28 @@ func (e *endpoint) drain(tx *sip.ClientTx) {
 	})
 }
 
+// send does the sending of a request, unless the socket that it should leave
+// from is closed.
+func (e *endpoint) send(req *sip.Request, do func() error) error {
+	e.sending.RLock()
+	defer e.sending.RUnlock()
+	if e.closed {
+		return net.ErrClosed
+	}
+	if req.Transport() == "UDP" {
+		e.mu.Lock()
+		_, open := e.sockets[req.Laddr.String()]
+		e.mu.Unlock()
+		if !open {
+			return fmt.Errorf("no socket on %s: %w", req.Laddr.String(), net.ErrClosed)
+		}
+	}
+	return do()
+}
+
 // sendACK sends an ACK for a 2xx, which is no transaction (RFC 3261 §13.2.2.4).
 func (e *endpoint) sendACK(req *sip.Request) {
-	if err := e.ua.TransportLayer().WriteMsg(req); err != nil {
+	if err := e.send(req, func() error { return e.ua.TransportLayer().WriteMsg(req) }); err != nil {
 		e.log.Debug("send ACK", "err", err)
 	}
 }
