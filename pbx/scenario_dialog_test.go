@@ -556,7 +556,12 @@ func TestForked2xx(t *testing.T) {
 func TestByeOvertakes200(t *testing.T) {
 	t.Parallel()
 	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
-		r.lose(phoneAddr(0), "SIP/2.0 200 OK\r\n", func(n int) bool { return n == 1 })
+		lost := false
+		r.net.Drop(func(src, _ netip.AddrPort, payload []byte) bool {
+			first := !lost && src == phoneAddr(0) && strings.HasPrefix(string(payload), "SIP/2.0 200") && strings.Contains(string(payload), " INVITE\r\n")
+			lost = lost || first
+			return first
+		})
 		call := r.call()
 		agent, err := r.phones["101"].WaitCall(time.Minute)
 		r.must(err)
