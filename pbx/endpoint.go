@@ -215,6 +215,9 @@ func (e *endpoint) close() {
 	e.sending.Lock()
 	e.closed = true
 	e.sending.Unlock()
+	// What was read before has a goroutine of sipgo's by now. Left without the
+	// socket it came by, it would open one of its own, which nobody closes.
+	time.Sleep(inFlight)
 	e.mu.Lock()
 	sockets, streams := e.sockets, e.streams
 	e.sockets, e.streams = map[string]net.PacketConn{}, nil
@@ -240,7 +243,7 @@ func (e *endpoint) close() {
 // normalised by its textConn.
 func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error) {
 	src, ok := addrPort(p.RemoteAddr)
-	if !ok {
+	if !ok || e.closing() {
 		return nil, nil
 	}
 	if e.guard.admit(src, data) != verdictAdmit {
@@ -485,6 +488,15 @@ func (e *endpoint) drain(tx *sip.ClientTx) {
 			}
 		}
 	})
+}
+
+// inFlight is how long close lets requests be taken up that were read before.
+const inFlight = 50 * time.Millisecond
+
+func (e *endpoint) closing() bool {
+	e.sending.RLock()
+	defer e.sending.RUnlock()
+	return e.closed
 }
 
 // send does the sending of a request, unless the socket that it should leave
