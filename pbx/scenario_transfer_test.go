@@ -283,6 +283,7 @@ func TestCitizenLeavesDuringTransfer(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		caller.Hangup()
 		r.must(agent.WaitEnded(2 * time.Second))
+		time.Sleep(100 * time.Millisecond) // for 102's answer
 		r.says("carrier > switch BYE", "switch > 102 CANCEL", "102 > switch 487")
 		rec := r.only()
 		ended(t, rec, store.CauseHangupCaller, store.OutcomeOK)
