@@ -24,6 +24,9 @@ const udpResponseLimit = 65000
 // raiseUDPLimit lifts sipgo's limit, which is the process's, once.
 var raiseUDPLimit = sync.OnceFunc(func() { sip.UDPMTUSize = udpResponseLimit + 200 })
 
+// closingGrace is how long the sockets stay open after they are no longer read.
+const closingGrace = 20 * time.Millisecond
+
 // hop is the way to a peer: transport, our listener's address, theirs.
 type hop struct {
 	transport string // "UDP", "TCP", "TLS"
@@ -127,8 +130,34 @@ func (e *endpoint) run(ctx context.Context) error {
 		}
 		e.setUp(l, nil)
 		e.wg.Go(func() { e.supervise(ctx, l, open) })
+		if l.Transport == "udp" {
+			e.awaitServing(l.Addr)
+		}
 	}
 	return nil
+}
+
+// awaitServing returns once the socket on addr is read, which is when sipgo sends
+// from it: a request before that would make it open another one.
+func (e *endpoint) awaitServing(addr netip.AddrPort) {
+	e.mu.Lock()
+	c, ok := e.sockets[addr.String()].(*servedSocket)
+	e.mu.Unlock()
+	if ok {
+		<-c.serving
+	}
+}
+
+// servedSocket tells when sipgo begins to read it.
+type servedSocket struct {
+	net.PacketConn
+	begun   sync.Once
+	serving chan struct{}
+}
+
+func (c *servedSocket) ReadFrom(b []byte) (int, net.Addr, error) {
+	c.begun.Do(func() { close(c.serving) })
+	return c.PacketConn.ReadFrom(b)
 }
 
 // open binds l and returns the function that serves it until it is closed.
@@ -139,6 +168,7 @@ func (e *endpoint) open(l Listener) (serve func() error, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("listen on %v: %w", l, err)
 		}
+		conn = &servedSocket{PacketConn: conn, serving: make(chan struct{})}
 		e.mu.Lock()
 		e.sockets[conn.LocalAddr().String()] = conn
 		e.mu.Unlock()
@@ -215,6 +245,9 @@ func (e *endpoint) close() {
 	e.sending.Lock()
 	e.closed = true
 	e.sending.Unlock()
+	// Requests that were read already find their way back by these sockets; sipgo
+	// would open others to answer them.
+	time.Sleep(closingGrace)
 	e.mu.Lock()
 	sockets, streams := e.sockets, e.streams
 	e.sockets, e.streams = map[string]net.PacketConn{}, nil
@@ -240,7 +273,10 @@ func (e *endpoint) close() {
 // normalised by its textConn.
 func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error) {
 	src, ok := addrPort(p.RemoteAddr)
-	if !ok {
+	e.sending.RLock()
+	closed := e.closed
+	e.sending.RUnlock()
+	if !ok || closed {
 		return nil, nil
 	}
 	if e.guard.admit(src, data) != verdictAdmit {
