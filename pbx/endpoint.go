@@ -24,9 +24,6 @@ const udpResponseLimit = 65000
 // raiseUDPLimit lifts sipgo's limit, which is the process's, once.
 var raiseUDPLimit = sync.OnceFunc(func() { sip.UDPMTUSize = udpResponseLimit + 200 })
 
-// closingGrace is how long the sockets stay open after they are no longer read.
-const closingGrace = 20 * time.Millisecond
-
 // hop is the way to a peer: transport, our listener's address, theirs.
 type hop struct {
 	transport string // "UDP", "TCP", "TLS"
@@ -245,9 +242,9 @@ func (e *endpoint) close() {
 	e.sending.Lock()
 	e.closed = true
 	e.sending.Unlock()
-	// Requests that were read already find their way back by these sockets; sipgo
-	// would open others to answer them.
-	time.Sleep(closingGrace)
+	// What was read before has a goroutine of sipgo's by now. Left without the
+	// socket it came by, it would open one of its own, which nobody closes.
+	time.Sleep(inFlight)
 	e.mu.Lock()
 	sockets, streams := e.sockets, e.streams
 	e.sockets, e.streams = map[string]net.PacketConn{}, nil
@@ -273,10 +270,7 @@ func (e *endpoint) close() {
 // normalised by its textConn.
 func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error) {
 	src, ok := addrPort(p.RemoteAddr)
-	e.sending.RLock()
-	closed := e.closed
-	e.sending.RUnlock()
-	if !ok || closed {
+	if !ok || e.closing() {
 		return nil, nil
 	}
 	if e.guard.admit(src, data) != verdictAdmit {
@@ -521,6 +515,15 @@ func (e *endpoint) drain(tx *sip.ClientTx) {
 			}
 		}
 	})
+}
+
+// inFlight is how long close lets requests be taken up that were read before.
+const inFlight = 50 * time.Millisecond
+
+func (e *endpoint) closing() bool {
+	e.sending.RLock()
+	defer e.sending.RUnlock()
+	return e.closed
 }
 
 // send does the sending of a request, unless the socket that it should leave

@@ -321,9 +321,12 @@ func TestRingAllAtOnce(t *testing.T) {
 		call := r.call()
 		var agents []*pbxtest.Call
 		for _, p := range []string{"101", "102"} {
-			agents = append(agents, r.answeredBy(p))
+			// Whose 200 the switch takes first is open; the other's may cross a CANCEL.
+			agent, err := r.phones[p].WaitCall(time.Minute)
+			r.must(err)
+			agents = append(agents, agent)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(5 * time.Second)
 		up := 0
 		for _, a := range agents {
 			if a.State() == pbxtest.Answered {
