@@ -127,8 +127,34 @@ func (e *endpoint) run(ctx context.Context) error {
 		}
 		e.setUp(l, nil)
 		e.wg.Go(func() { e.supervise(ctx, l, open) })
+		if l.Transport == "udp" {
+			e.awaitServing(l.Addr)
+		}
 	}
 	return nil
+}
+
+// awaitServing returns once the socket on addr is read, which is when sipgo sends
+// from it: a request before that would make it open another one.
+func (e *endpoint) awaitServing(addr netip.AddrPort) {
+	e.mu.Lock()
+	c, ok := e.sockets[addr.String()].(*servedSocket)
+	e.mu.Unlock()
+	if ok {
+		<-c.serving
+	}
+}
+
+// servedSocket tells when sipgo begins to read it.
+type servedSocket struct {
+	net.PacketConn
+	begun   sync.Once
+	serving chan struct{}
+}
+
+func (c *servedSocket) ReadFrom(b []byte) (int, net.Addr, error) {
+	c.begun.Do(func() { close(c.serving) })
+	return c.PacketConn.ReadFrom(b)
 }
 
 // open binds l and returns the function that serves it until it is closed.
@@ -139,6 +165,7 @@ func (e *endpoint) open(l Listener) (serve func() error, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("listen on %v: %w", l, err)
 		}
+		conn = &servedSocket{PacketConn: conn, serving: make(chan struct{})}
 		e.mu.Lock()
 		e.sockets[conn.LocalAddr().String()] = conn
 		e.mu.Unlock()
