@@ -13,7 +13,6 @@ import (
 type dialled struct {
 	*call
 	dialled  string
-	offer    []byte   // the phone's SDP offer; empty: late
 	answer   []byte   // our SDP answer to it, once given
 	routes   []wayOut // ways that were not tried yet
 	ring     *ringing
@@ -81,7 +80,6 @@ func (c *dialled) start(req *sip.Request) {
 		c.end(store.CauseOverload, nil)
 		return
 	}
-	c.offer = body
 	if len(body) > 0 {
 		// Said now, so that a phone without a common codec costs nobody a call.
 		answer, params, err := a.neg.answer(body, media.SendRecv)

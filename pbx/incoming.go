@@ -35,7 +35,6 @@ type incoming struct {
 	ring     *ringing
 	farewell media.PlayID // closing message being played; the call ends after it
 	why      store.Cause  // with which the closing message ends the call
-	offer    []byte
 }
 
 // start answers the INVITE: Trying was sent, the trunk is known. It runs on the
@@ -252,11 +251,8 @@ func (c *incoming) calleeFor(b binding) callee {
 	}
 }
 
-func (c *incoming) ringing(l *leg, status int, _ bool) {
-	if c.ring != nil && c.ring.has(l) && (status == 180 || status == 183) {
-		c.ring.alerting(l)
-	}
-}
+// ringing: the caller hears our music meanwhile, whatever the phones do.
+func (c *incoming) ringing(*leg, int, bool) {}
 
 func (c *incoming) answered(l *leg) {
 	if c.ring == nil || !c.ring.has(l) || c.over {

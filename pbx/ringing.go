@@ -109,9 +109,6 @@ func (r *ringing) find(l *leg) *try {
 
 func (r *ringing) has(l *leg) bool { return r.find(l) != nil }
 
-// alerting notes that a phone rings; nothing depends on it.
-func (r *ringing) alerting(*leg) {}
-
 // won ends the attempt in l's favour and returns its extension; all others are
 // cancelled as answered elsewhere (RFC 3326 §3.1).
 func (r *ringing) won(l *leg) string {
