@@ -26,6 +26,7 @@ func (k *clerk) put(rec store.CallRecord) { k.box.post(clone(rec)) }
 
 // clone gives the record slices of its own: the call goes on changing its.
 func clone(rec store.CallRecord) store.CallRecord {
+	rec.Stays = append([]store.Stay(nil), rec.Stays...)
 	rec.Rings = append([]store.Ring(nil), rec.Rings...)
 	rec.Segments = append([]store.Segment(nil), rec.Segments...)
 	rec.Holds = append([]store.Hold(nil), rec.Holds...)
