@@ -56,6 +56,7 @@ type Switch struct {
 	clerk     *clerk
 	lines     *lines
 	quiet     *quiet
+	ladders   *ladders
 	lampBoard *lampBoard
 	music     *media.Prompt
 	prompts   struct{ closed, busy *media.Prompt }
@@ -130,6 +131,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	if s.end, err = newEndpoint(cfg.SIP, s.guard, p.ListenPacket, p.Log); err != nil {
 		return nil, err
 	}
+	s.ladders = s.end.ladders
 	s.end.serve, s.end.stray = s.serve, s.strayResponse
 	s.auth = newAuthServer(authConfig{Realm: s.domain(), Secret: func(user string) (authSecret, bool) {
 		secret, ok := s.config().Secrets.Extensions[user]
@@ -581,6 +583,7 @@ func (s *Switch) enrol(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	if c != nil {
 		s.calls.Add(1)
 		s.byID[c.rec.ID] = c
+		s.ladders.take(c, a)
 	}
 	s.dialogs[a.d.id] = a
 	s.pending[a.mergeKey] = true

@@ -27,7 +27,7 @@ var (
 	bucketMoved     = []byte("moved")     // id -> day that the record has yet to leave
 	bucketTotals    = []byte("totals")    // "cause/"+cause, "recordings", "bytes" -> count
 	dayBuckets      = [][]byte{bucketCalls, bucketTime, bucketNumber, bucketAgent, bucketOpen,
-		bucketIncidents, bucketMoved, bucketTotals}
+		bucketIncidents, bucketMoved, bucketTotals, bucketLadders}
 )
 
 // PutCall stores the record of a call, new or as it is now, under rec.Day and
