@@ -95,6 +95,7 @@ type liveConfig struct {
 	Config
 	numbers       map[ordinance.Number]NumberConfig
 	extensions    map[string]ExtensionConfig
+	hours         map[string]*desk.Hours   // by name
 	announcements map[string]*announcement // by NumberConfig.Announcement
 	audioErr      error                    // why an announcement cannot be played
 	outgoing      *media.Prompt
@@ -155,7 +156,8 @@ func spoken(name string) (*media.Prompt, error) {
 
 // prepare derives what calls need from a configuration.
 func prepare(cfg Config) (*liveConfig, error) {
-	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{}, announcements: map[string]*announcement{}}
+	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{},
+		hours: map[string]*desk.Hours{}, announcements: map[string]*announcement{}}
 	for _, n := range cfg.Numbers {
 		num, ok := ordinance.ParseNumber(n.Match)
 		if !ok {
@@ -165,6 +167,13 @@ func prepare(cfg Config) (*liveConfig, error) {
 	}
 	for _, e := range cfg.Extensions {
 		l.extensions[e.Number] = e
+	}
+	for _, h := range cfg.Hours {
+		hours, err := desk.ParseHours(h)
+		if err != nil {
+			return nil, fmt.Errorf("hours %q: %w", h.Name, err)
+		}
+		l.hours[h.Name] = hours
 	}
 	l.audioErr = l.readAudio()
 	if f := cfg.Announcement.Outgoing; f != "" {

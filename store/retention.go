@@ -21,8 +21,11 @@ var (
 	bucketMarks      = []byte("marks")      // name -> value
 	bucketOutages    = []byte("outages")    // end -> Outage
 	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
+	bucketClosures   = []byte("closures")   // id -> Closure
+	bucketOverrides  = []byte("overrides")  // name of hours -> Override
+	bucketUnits      = []byte("units")      // id -> Unit
 	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
-		bucketMarks, bucketOutages, bucketIntegrity}
+		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits}
 )
 
 // dayState is where a day is on its way out; it only goes forward.
