@@ -41,6 +41,7 @@ type endpoint struct {
 	guard  *guard
 	listen ListenPacket
 	tlsCfg *tls.Config
+	*tagMaker
 
 	// serve gets every validated request other than ACK for a non-2xx; stray
 	// gets responses that belong to no transaction (a 2xx sent again).
@@ -84,7 +85,7 @@ func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger)
 		listen = listenUDP
 	}
 	raiseUDPLimit()
-	e := &endpoint{cfg: cfg, log: log, guard: g, listen: listen, sockets: map[string]net.PacketConn{}, up: map[Listener]error{}}
+	e := &endpoint{cfg: cfg, log: log, guard: g, listen: listen, tagMaker: newTagMaker(), sockets: map[string]net.PacketConn{}, up: map[Listener]error{}}
 	if cfg.Certificate != "" {
 		cert, err := tls.LoadX509KeyPair(cfg.Certificate, cfg.Key)
 		if err != nil {
@@ -277,12 +278,12 @@ func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error)
 		return nil, nil
 	}
 	if p.Transport != "UDP" {
-		return data, nil
+		return e.tagCancel(data), nil
 	}
 	out, kind := normalizeDatagram(data)
 	switch kind {
 	case textRequest, textResponse:
-		return out, nil
+		return e.tagCancel(out), nil
 	case textMalformed:
 		// The parser cannot read it: it is answered as far as it can be salvaged
 		// (RFC 4475 §3.1.2), from the socket that it came to.

@@ -18,10 +18,11 @@ var (
 	bucketTombstones = []byte("tombstones") // day, kind, id -> Tombstone
 	bucketSweeps     = []byte("sweeps")     // cutoff day -> SweepReport
 	bucketBindings   = []byte("bindings")   // extension -> []Binding
+	bucketPhones     = []byte("phones")     // extension -> PhoneState
 	bucketMarks      = []byte("marks")      // name -> value
 	bucketOutages    = []byte("outages")    // end -> Outage
 	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
-	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
+	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
 		bucketMarks, bucketOutages, bucketIntegrity}
 )
 
