@@ -21,8 +21,10 @@ var (
 	bucketMarks      = []byte("marks")      // name -> value
 	bucketOutages    = []byte("outages")    // end -> Outage
 	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
+	bucketAudit      = []byte("audit")      // number -> line, see AuditEvent
+	bucketAuditBy    = []byte("audit by")   // account or object, number -> nothing
 	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
-		bucketMarks, bucketOutages, bucketIntegrity}
+		bucketMarks, bucketOutages, bucketIntegrity, bucketAudit, bucketAuditBy}
 )
 
 // dayState is where a day is on its way out; it only goes forward.

@@ -4,7 +4,8 @@
 //
 // # Layout
 //
-//	centralka.db        retention index, tombstones, bindings, marks: nothing personal
+//	centralka.db        retention index, tombstones, bindings, marks, audit log, accounts:
+//	                    nothing of a citizen
 //	days/2026-11-23/    all that came into being on that Warsaw day
 //	    day.db          call records and their indexes
 //	    journals/       raw blocks of recordings that are not rendered yet
@@ -326,6 +327,7 @@ func (s *Store) Run(ctx context.Context) error {
 				due = now.Add(sweepRetry)
 			}
 			s.settleDays(now)
+			s.anchorAudit()
 			if !atStart {
 				select {
 				case night <- struct{}{}:
