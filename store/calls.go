@@ -28,7 +28,7 @@ var (
 	bucketTotals    = []byte("totals")    // "cause/"+cause, "recordings", "bytes" -> count
 	bucketKeys      = []byte("keys")      // name -> random key that goes with the day
 	dayBuckets      = [][]byte{bucketCalls, bucketTime, bucketNumber, bucketAgent, bucketOpen,
-		bucketIncidents, bucketMoved, bucketTotals, bucketKeys}
+		bucketIncidents, bucketMoved, bucketTotals, bucketKeys, bucketLadders}
 )
 
 // PutCall stores the record of a call, new or as it is now, under rec.Day and

@@ -23,8 +23,12 @@ var (
 	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
 	bucketAudit      = []byte("audit")      // number -> line, see AuditEvent
 	bucketAuditBy    = []byte("audit by")   // account or object, number -> nothing
+	bucketClosures   = []byte("closures")   // id -> Closure
+	bucketOverrides  = []byte("overrides")  // name of hours -> Override
+	bucketUnits      = []byte("units")      // id -> Unit
 	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
-		bucketMarks, bucketOutages, bucketIntegrity, bucketAudit, bucketAuditBy}
+		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
+		bucketAudit, bucketAuditBy}
 )
 
 // dayState is where a day is on its way out; it only goes forward.
