@@ -165,7 +165,7 @@ func (c *incoming) route(target string) {
 			c.bidFarewell(c.s.prompts.busy, store.CauseNotFound)
 			return
 		}
-		if !q.open(time.Now()) {
+		if !c.s.line(q.cfg).Open(time.Now()) {
 			c.bidFarewell(c.s.prompts.closed, store.CauseClosed)
 			return
 		}

@@ -58,6 +58,7 @@ type Switch struct {
 	kept      map[string]store.PhoneState // in the vault, by extension; the scribe's
 	lines     *lines
 	quiet     *quiet
+	ladders   *ladders
 	lampBoard *lampBoard
 	music     *media.Prompt
 	prompts   struct{ closed, busy *media.Prompt }
@@ -96,6 +97,7 @@ type liveConfig struct {
 	Config
 	numbers       map[ordinance.Number]NumberConfig
 	extensions    map[string]ExtensionConfig
+	hours         map[string]*desk.Hours   // by name
 	announcements map[string]*announcement // by NumberConfig.Announcement
 	audioErr      error                    // why an announcement cannot be played
 	outgoing      *media.Prompt
@@ -132,6 +134,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	if s.end, err = newEndpoint(cfg.SIP, s.guard, p.ListenPacket, p.Log); err != nil {
 		return nil, err
 	}
+	s.ladders = s.end.ladders
 	s.end.serve, s.end.stray = s.serve, s.strayResponse
 	s.auth = newAuthServer(authConfig{Realm: s.domain(), Secret: func(user string) (authSecret, bool) {
 		secret, ok := s.config().Secrets.Extensions[user]
@@ -157,7 +160,8 @@ func spoken(name string) (*media.Prompt, error) {
 
 // prepare derives what calls need from a configuration.
 func prepare(cfg Config) (*liveConfig, error) {
-	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{}, announcements: map[string]*announcement{}}
+	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{},
+		hours: map[string]*desk.Hours{}, announcements: map[string]*announcement{}}
 	for _, n := range cfg.Numbers {
 		num, ok := ordinance.ParseNumber(n.Match)
 		if !ok {
@@ -167,6 +171,13 @@ func prepare(cfg Config) (*liveConfig, error) {
 	}
 	for _, e := range cfg.Extensions {
 		l.extensions[e.Number] = e
+	}
+	for _, h := range cfg.Hours {
+		hours, err := desk.ParseHours(h)
+		if err != nil {
+			return nil, fmt.Errorf("hours %q: %w", h.Name, err)
+		}
+		l.hours[h.Name] = hours
 	}
 	l.audioErr = l.readAudio()
 	if f := cfg.Announcement.Outgoing; f != "" {
@@ -600,6 +611,7 @@ func (s *Switch) enrol(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	if c != nil {
 		s.calls.Add(1)
 		s.byID[c.rec.ID] = c
+		s.ladders.take(c, a)
 	}
 	s.dialogs[a.d.id] = a
 	s.pending[a.mergeKey] = true
