@@ -27,7 +27,7 @@ func MOS(loss, burst float64, delay time.Duration) float64 {
 	return opinion(r)
 }
 
-// delayImpairment is Idd (ITU-T G.107 §7.4): nothing up to 100 ms.
+// delayImpairment is Idd (ITU-T G.107, 7.4): nothing up to 100 ms.
 func delayImpairment(delay time.Duration) float64 {
 	ms := float64(delay) / float64(time.Millisecond)
 	if ms <= 100 {
