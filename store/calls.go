@@ -26,12 +26,14 @@ var (
 	bucketIncidents = []byte("incidents") // recording failed or degraded (S1.3-j)
 	bucketMoved     = []byte("moved")     // id -> day that the record has yet to leave
 	bucketTotals    = []byte("totals")    // "cause/"+cause, "recordings", "bytes" -> count
+	bucketKeys      = []byte("keys")      // name -> random key that goes with the day
 	bucketUnserved  = []byte("unserved")  // callers who waited in vain
 	bucketCallbacks = []byte("callbacks") // id -> []CallbackMark
 	// hour, kind, name -> QueueHour or AgentHour
 	bucketStatistics = []byte("statistics")
 	dayBuckets       = [][]byte{bucketCalls, bucketTime, bucketNumber, bucketAgent, bucketOpen,
-		bucketIncidents, bucketMoved, bucketTotals, bucketUnserved, bucketCallbacks, bucketStatistics}
+		bucketIncidents, bucketMoved, bucketTotals, bucketKeys, bucketLadders,
+		bucketUnserved, bucketCallbacks, bucketStatistics}
 )
 
 // PutCall stores the record of a call, new or as it is now, under rec.Day and

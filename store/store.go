@@ -5,7 +5,7 @@
 // # Layout
 //
 //	centralka.db        retention index, tombstones, bindings, marks, closures and
-//	                    overrides, units: no citizen's number or name
+//	                    overrides, units, audit log, accounts: no citizen's number or name
 //	days/2026-11-23/    all that came into being on that Warsaw day
 //	    day.db          call records and their indexes
 //	    journals/       raw blocks of recordings that are not rendered yet
@@ -333,6 +333,7 @@ func (s *Store) Run(ctx context.Context) error {
 				due = now.Add(sweepRetry)
 			}
 			s.settleDays(now)
+			s.anchorAudit()
 			if !atStart {
 				select {
 				case night <- struct{}{}:
