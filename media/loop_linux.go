@@ -285,6 +285,8 @@ func (e *loopEngine) Stats() EngineStats {
 		sum.Sent += part.Sent
 		sum.Foreign += part.Foreign
 		sum.Malformed += part.Malformed
+		sum.Forged += part.Forged
+		sum.Replayed += part.Replayed
 		sum.Unsent += part.Unsent
 	}
 	return sum

@@ -7,7 +7,10 @@
 // (Silence), a prompt (Play) or what another stream receives (Relay); whatever
 // it sends keeps one SSRC, with sequence numbers and timestamps continuous
 // across every change of source (RFC 3550 §5.1). What a stream receives may be
-// copied to a [Tap].
+// copied to a [Tap], in the clear.
+//
+// With keys in its [Params] a stream speaks SRTP: what comes is opened before
+// anything else looks at it, what goes is sealed after all else is done.
 //
 // The packet path allocates nothing, logs nothing, touches no disk and holds
 // no lock across a system call.
@@ -99,6 +102,19 @@ type Params struct {
 	// Direction limits both ways. While it forbids receiving, the media timeout
 	// is off.
 	Direction Direction
+	// SendKey and ReceiveKey protect what we send and what the peer sends, RTP
+	// and RTCP (SRTP, RFC 3711); zero: in the clear. A key that stays the same
+	// from one Configure to the next goes on where it was; a new one begins with
+	// a rollover counter of zero. With a ReceiveKey, what was not made with it is
+	// not taken.
+	SendKey, ReceiveKey Key
+}
+
+// Equal reports whether both say the same.
+func (p Params) Equal(o Params) bool {
+	return p.Remote == o.Remote && p.RemoteRTCP == o.RemoteRTCP && p.Signalling == o.Signalling &&
+		p.Codec == o.Codec && p.PayloadType == o.PayloadType && p.EventType == o.EventType && p.Direction == o.Direction &&
+		p.SendKey.Equal(o.SendKey) && p.ReceiveKey.Equal(o.ReceiveKey)
 }
 
 // StreamConfig describes a stream to open.
@@ -204,7 +220,9 @@ type StreamStats struct {
 	Relayed   uint64 // accepted packets handed on to another stream
 	Foreign   uint64 // packets from a source that is not the peer's
 	Malformed uint64 // not RTP version 2, truncated, or of a payload type not negotiated
-	Unsent    uint64 // packets that could not be sent (socket error, or Direction forbade it)
+	Forged    uint64 // SRTP and SRTCP packets that were not made with the peer's key
+	Replayed  uint64 // SRTP and SRTCP packets that came again, or too late to tell
+	Unsent    uint64 // packets that could not be sent (socket error, Direction forbade it, or SRTP had used the number)
 	Lost      uint64 // expected less received, from the sequence numbers (RFC 3550 §A.3)
 	Jitter    time.Duration
 	RTT       time.Duration // from RTCP, 0 if unknown
@@ -226,5 +244,7 @@ type EngineStats struct {
 	Sent      uint64
 	Foreign   uint64
 	Malformed uint64
+	Forged    uint64
+	Replayed  uint64
 	Unsent    uint64
 }

@@ -236,6 +236,8 @@ func (e *EngineStats) add(s StreamStats) {
 	e.Sent += s.Sent
 	e.Foreign += s.Foreign
 	e.Malformed += s.Malformed
+	e.Forged += s.Forged
+	e.Replayed += s.Replayed
 	e.Unsent += s.Unsent
 }
 
