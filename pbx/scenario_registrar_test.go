@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"centralka/desk"
@@ -259,6 +260,7 @@ func TestDevicesThatRegisterTogetherAreAllKept(t *testing.T) {
 		for range devices {
 			r.must(<-errs)
 		}
+		synctest.Wait() // bindings are written behind the answer
 		kept, err := r.store.Bindings()
 		r.must(err)
 		if len(kept["101"]) != 1+more {
