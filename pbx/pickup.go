@@ -148,6 +148,7 @@ func (ev legCame) on(c *call) {
 	l := ev.l
 	l.label = c.nextLabel()
 	c.legs = append(c.legs, l)
+	c.s.ladders.take(c, l)
 	c.s.lines.add(l)
 	if status := ev.takeOver(c); status != 0 {
 		l.reject(status, statusText(status))

@@ -26,8 +26,9 @@ var (
 	bucketIncidents = []byte("incidents") // recording failed or degraded (S1.3-j)
 	bucketMoved     = []byte("moved")     // id -> day that the record has yet to leave
 	bucketTotals    = []byte("totals")    // "cause/"+cause, "recordings", "bytes" -> count
+	bucketKeys      = []byte("keys")      // name -> random key that goes with the day
 	dayBuckets      = [][]byte{bucketCalls, bucketTime, bucketNumber, bucketAgent, bucketOpen,
-		bucketIncidents, bucketMoved, bucketTotals}
+		bucketIncidents, bucketMoved, bucketTotals, bucketKeys, bucketLadders}
 )
 
 // PutCall stores the record of a call, new or as it is now, under rec.Day and

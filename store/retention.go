@@ -18,11 +18,18 @@ var (
 	bucketTombstones = []byte("tombstones") // day, kind, id -> Tombstone
 	bucketSweeps     = []byte("sweeps")     // cutoff day -> SweepReport
 	bucketBindings   = []byte("bindings")   // extension -> []Binding
+	bucketPhones     = []byte("phones")     // extension -> PhoneState
 	bucketMarks      = []byte("marks")      // name -> value
 	bucketOutages    = []byte("outages")    // end -> Outage
 	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
-	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
-		bucketMarks, bucketOutages, bucketIntegrity}
+	bucketAudit      = []byte("audit")      // number -> line, see AuditEvent
+	bucketAuditBy    = []byte("audit by")   // account or object, number -> nothing
+	bucketClosures   = []byte("closures")   // id -> Closure
+	bucketOverrides  = []byte("overrides")  // name of hours -> Override
+	bucketUnits      = []byte("units")      // id -> Unit
+	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
+		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
+		bucketAudit, bucketAuditBy}
 )
 
 // dayState is where a day is on its way out; it only goes forward.

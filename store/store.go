@@ -4,7 +4,8 @@
 //
 // # Layout
 //
-//	centralka.db        retention index, tombstones, bindings, marks: nothing personal
+//	centralka.db        retention index, tombstones, bindings, marks, closures and
+//	                    overrides, units, audit log, accounts: no citizen's number or name
 //	keys/2026-11-23.age key of that Warsaw day, sealed to the master key
 //	days/2026-11-23/    all that came into being on that day
 //	    day.db          call records and their indexes
@@ -109,6 +110,9 @@ type Store struct {
 
 	lineMu sync.Mutex // held over a change of a retention line; before mu
 
+	exceptionMu sync.Mutex                 // held over a change of closures and overrides
+	exceptions  atomic.Pointer[Exceptions] // as in centralka.db
+
 	mu        sync.Mutex
 	closed    bool
 	lines     map[ordinance.Day]retentionLine // as in centralka.db
@@ -174,6 +178,9 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	if err := s.loadRetention(); err != nil {
 		return nil, fmt.Errorf("read retention index of %s: %w", cfg.Dir, err)
+	}
+	if err := s.loadExceptions(); err != nil {
+		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
 	if err := s.markStart(time.Now()); err != nil {
 		return nil, fmt.Errorf("mark start in %s: %w", cfg.Dir, err)
@@ -342,6 +349,7 @@ func (s *Store) Run(ctx context.Context) error {
 				due = now.Add(sweepRetry)
 			}
 			s.settleDays(now)
+			s.anchorAudit()
 			if !atStart {
 				select {
 				case night <- struct{}{}:

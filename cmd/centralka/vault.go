@@ -23,18 +23,29 @@ import (
 	"centralka/store"
 )
 
-// checkReport is what the check of all recordings found.
+// checkReport is what the check of all recordings and of the audit log found.
 type checkReport struct {
-	Recordings int      `json:"recordings"`
-	Findings   []string `json:"findings"` // one line each
+	Recordings int             `json:"recordings"`
+	Events     uint64          `json:"events"` // entries of the audit log
+	Head       store.AuditHead `json:"head"`
+	Findings   []string        `json:"findings"` // one line each
 }
 
-func checkRecordings(ctx context.Context, s *store.Store, progress func(done, total int)) (checkReport, error) {
+// checkVault hashes every recording and follows the audit log, which must hold
+// the known heads.
+func checkVault(ctx context.Context, s *store.Store, known []store.AuditHead, progress func(done, total int)) (checkReport, error) {
 	r, err := s.Verify(ctx, progress)
 	if err != nil {
 		return checkReport{}, err
 	}
-	report := checkReport{Recordings: r.Recordings}
+	log, err := s.VerifyAudit(ctx, known, nil)
+	if err != nil {
+		return checkReport{}, err
+	}
+	report := checkReport{Recordings: r.Recordings, Events: log.Events, Head: log.Head}
+	if log.Fault != "" {
+		report.Findings = append(report.Findings, "audit log: "+log.Fault)
+	}
 	for _, f := range r.Findings {
 		line := fmt.Sprintf("%v %v: %s", f.Day, f.ID, f.Problem)
 		if f.Detail != "" {
@@ -49,7 +60,7 @@ func checkRecordings(ctx context.Context, s *store.Store, progress func(done, to
 // socket of a running serve, or by themselves.
 type archive interface {
 	preview(ctx context.Context, asOf ordinance.Day) ([]store.DueDay, error)
-	check(ctx context.Context, progress func(done, total int)) (checkReport, error)
+	check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error)
 	close() error
 }
 
@@ -81,8 +92,8 @@ func (v localVault) preview(_ context.Context, asOf ordinance.Day) ([]store.DueD
 	return v.store.Preview(asOf)
 }
 
-func (v localVault) check(ctx context.Context, progress func(done, total int)) (checkReport, error) {
-	return checkRecordings(ctx, v.store, progress)
+func (v localVault) check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error) {
+	return checkVault(ctx, v.store, known, progress)
 }
 
 func (v localVault) close() error { return v.store.Close() }
@@ -127,8 +138,12 @@ func (v remoteVault) preview(ctx context.Context, asOf ordinance.Day) ([]store.D
 	return due, nil
 }
 
-func (v remoteVault) check(ctx context.Context, progress func(done, total int)) (checkReport, error) {
-	body, err := v.ask(ctx, http.MethodPost, "/verify")
+func (v remoteVault) check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error) {
+	query := url.Values{}
+	for _, h := range known {
+		query.Add("head", h.String())
+	}
+	body, err := v.ask(ctx, http.MethodPost, "/verify?"+query.Encode())
 	if err != nil {
 		return checkReport{}, err
 	}
@@ -237,15 +252,21 @@ func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 // runVerify is the command verify (S1.3-k).
 func runVerify(args []string, stdout, stderr io.Writer) int {
-	fs := newFlags("verify", "Hashes every recording again and compares it with its record; looks for files\nwithout record. A running centralka is asked; otherwise the vault is opened.\nEnds with 1 if anything is not as recorded.", stderr)
+	fs := newFlags("verify", "Hashes every recording again and compares it with its record; looks for files\nwithout record; follows the audit log and names its first bad place. A running\ncentralka is asked; otherwise the vault is opened. Ends with 1 if anything is\nnot as recorded.", stderr)
 	vault := addVaultFlags(fs)
+	var known []store.AuditHead
+	fs.Func("audit-head", "`NUMBER:SHA256` of the audit log as it was logged or printed on a day; it must still be there; may be given several times", func(text string) error {
+		h, err := store.ParseAuditHead(text)
+		known = append(known, h)
+		return err
+	})
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
 	}
 	bad := 0
 	code := withVault(vault, stderr, func(ctx context.Context, v archive) error {
 		bar := newProgress(stderr)
-		report, err := v.check(ctx, bar.show)
+		report, err := v.check(ctx, known, bar.show)
 		bar.end()
 		if err != nil {
 			return err
@@ -254,7 +275,7 @@ func runVerify(args []string, stdout, stderr io.Writer) int {
 		for _, f := range report.Findings {
 			fmt.Fprintln(stdout, f)
 		}
-		_, err = fmt.Fprintf(stdout, "%d recordings checked, %d findings\n", report.Recordings, bad)
+		_, err = fmt.Fprintf(stdout, "%d recordings checked, %d entries of the audit log followed, %d findings\naudit head %v\n", report.Recordings, report.Events, bad, report.Head)
 		return err
 	})
 	if code == exitOK && bad > 0 {
