@@ -227,8 +227,11 @@ func (f *flow) due() (at time.Duration, ok bool) {
 // stats are the counts so far.
 func (f *flow) stats() StreamStats {
 	s := f.count
-	s.Lost, s.Jitter = f.in.lost(), f.in.jitterTime()
-	s.RTT, s.RemoteLoss, s.RemoteJitter = f.reports.rtt, f.reports.loss, f.reports.jitter
+	in, r := &f.in, &f.reports
+	s.Lost, s.Late, s.Duplicate, s.Gaps = in.lost(), in.late, in.twice, in.gaps
+	s.Jitter, s.JitterMean, s.JitterMax = in.jitterTime(), in.meanJitter(), time.Duration(in.jitterMax)*sampleTime
+	s.RTT, s.RTTMax = r.rtt, r.rttMax
+	s.Reported, s.RemoteLoss, s.RemoteLost, s.RemoteJitter = r.told, r.loss, r.lost, r.jitter
 	s.Source = f.rtp.current
 	return s
 }

@@ -29,6 +29,7 @@ func (f *flow) receive(b []byte, from netip.AddrPort, at time.Duration, in *inbo
 	}
 	f.in.note(in.Sequence, in.Timestamp, in.SSRC, at, in.Kind != KindEvent)
 	if !f.hears() {
+		f.count.Unheard++
 		return false
 	}
 	switch in.Kind {
@@ -38,6 +39,7 @@ func (f *flow) receive(b []byte, from netip.AddrPort, at time.Duration, in *inbo
 		}
 	case KindPCMA, KindPCMU:
 		if len(in.Payload) == 0 { // a keep-alive
+			f.count.Unheard++
 			return false
 		}
 	}

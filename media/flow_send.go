@@ -6,13 +6,16 @@ import "time"
 // received, and returns its length; 0 means nothing. buf holds maxPacket bytes.
 func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 	if f.mode != relaying {
+		f.count.Unclaimed++
 		return 0
 	}
 	r, t := &f.relay, &f.out
 	// Comfort noise is relayed as what it stands for, silence.
 	omit := in.Kind == KindComfortNoise || in.Kind == KindEvent && f.params.EventType == 0
 	if !f.speaks() {
-		if !omit {
+		if omit {
+			f.count.Omitted++
+		} else {
 			f.count.Unsent++
 		}
 		r.live = false // the pause must not look like loss
@@ -20,6 +23,7 @@ func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 	}
 	if !r.follows(in, at) {
 		if omit {
+			f.count.Omitted++
 			r.live = false
 			return 0
 		}
@@ -31,6 +35,7 @@ func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 	}
 	r.advance(in, at)
 	if omit {
+		f.count.Omitted++
 		r.leaveOut(in.Sequence)
 		t.mark = t.mark || in.Kind == KindComfortNoise
 		return 0
@@ -49,11 +54,12 @@ func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 // forwardLate is forward for a packet that was overtaken.
 func (f *flow) forwardLate(in *inbound, omit bool, buf []byte) int {
 	if omit {
+		f.count.Omitted++
 		return 0
 	}
 	seq, ok := f.relay.late(in.Sequence)
 	if !ok {
-		f.count.Unsent++
+		f.count.Overtaken++
 		return 0
 	}
 	return f.write(in, seq, in.Timestamp+f.relay.ticks, in.Marker, buf)

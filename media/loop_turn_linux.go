@@ -37,6 +37,7 @@ type loop struct {
 	table  []entry       // by descriptor
 	due    dueHeap
 	closed EngineStats // sums of the streams that are gone
+	late   punctuality
 
 	events [eventsPerTurn]unix.EpollEvent
 	buf    [maxDatagram]byte
@@ -258,6 +259,7 @@ func (l *loop) packet(s *loopStream, b []byte, from netip.AddrPort, at time.Dura
 	}
 	sink := s.listens
 	if sink == nil {
+		s.flow.count.Unclaimed++
 		return
 	}
 	if l.in.Kind != KindComfortNoise {
@@ -296,6 +298,7 @@ func (l *loop) keepTime() {
 	at := l.engine.now()
 	for len(l.due) > 0 && l.due[0].wake <= at {
 		s := l.due[0]
+		l.late.note(s.wake, at)
 		l.tick(s, at)
 		l.schedule(s)
 	}

@@ -24,6 +24,7 @@ package media
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -157,6 +158,9 @@ type Engine interface {
 	Open(cfg StreamConfig) (Stream, error)
 	// Stats sums up over all streams, closed ones included.
 	Stats() EngineStats
+	// Lateness tells how late the engine is with what it does by the clock. It
+	// waits for nothing: whoever admits calls looks at it.
+	Lateness() Lateness
 }
 
 // Stream is one leg's media. Its methods are safe for concurrent use, never
@@ -197,34 +201,73 @@ func Bridge(a, b Stream) {
 	b.Relay(a)
 }
 
-// StreamStats counts packets of one stream by what became of them.
+// StreamStats counts packets of one stream by what became of them. Of what came
+// from the peer, Received were accepted; of those all but Unheard and Unclaimed
+// were Relayed. Of what the peer was to get, Sent were sent.
 type StreamStats struct {
-	Received  uint64 // RTP packets accepted from the peer
-	Sent      uint64 // RTP packets sent to the peer
-	Relayed   uint64 // accepted packets handed on to another stream
-	Foreign   uint64 // packets from a source that is not the peer's
-	Malformed uint64 // not RTP version 2, truncated, or of a payload type not negotiated
-	Unsent    uint64 // packets that could not be sent (socket error, or Direction forbade it)
-	Lost      uint64 // expected less received, from the sequence numbers (RFC 3550 §A.3)
-	Jitter    time.Duration
-	RTT       time.Duration // from RTCP, 0 if unknown
-	// RemoteLoss is the fraction lost that the peer last reported, 0..1.
-	RemoteLoss float64
-	// RemoteJitter is what the peer last reported.
+	Received uint64 // RTP packets accepted from the peer
+	Sent     uint64 // RTP packets sent to the peer
+	Relayed  uint64 // accepted packets handed on to another stream
+
+	Drops
+
+	// Lost, Late, Duplicate and Gaps are read from the sequence numbers: packets
+	// that never came, that came after a later one, that came again, and runs of
+	// packets that were missing when the next one came.
+	Lost, Late, Duplicate, Gaps uint64
+	// Jitter is the estimate of RFC 3550 §A.8, now, on average and at worst.
+	Jitter, JitterMean, JitterMax time.Duration
+	RTT, RTTMax                   time.Duration // from RTCP, 0 if unknown
+	// Reported: the peer has reported on what it received. RemoteLoss is the
+	// fraction that it lost of late, 0..1, RemoteLost how many packets in all,
+	// RemoteJitter its jitter.
+	Reported     bool
+	RemoteLoss   float64
+	RemoteLost   uint64
 	RemoteJitter time.Duration
 	// Source is where packets come from now.
 	Source netip.AddrPort
 }
 
+// Drops counts the packets that were not handed on, by cause.
+type Drops struct {
+	Foreign   uint64 // from a source that is not the peer's
+	Malformed uint64 // not RTP version 2, truncated, or of a payload type not negotiated
+	Unheard   uint64 // came while Direction forbade it, or without voice (a keep-alive)
+	Unclaimed uint64 // accepted while nobody was connected, or only a prompt was heard
+	Omitted   uint64 // left out on purpose: comfort noise, keys that the other side cannot take
+	Overtaken uint64 // so late that their place in what was sent is unknown
+	Unsent    uint64 // could not be sent: socket error, or Direction forbade it
+}
+
+func (d *Drops) add(e Drops) {
+	d.Foreign += e.Foreign
+	d.Malformed += e.Malformed
+	d.Unheard += e.Unheard
+	d.Unclaimed += e.Unclaimed
+	d.Omitted += e.Omitted
+	d.Overtaken += e.Overtaken
+	d.Unsent += e.Unsent
+}
+
+// ByCause lists the counts that are not zero, by the names that call records and
+// metrics use.
+func (d Drops) ByCause() map[string]uint64 {
+	all := map[string]uint64{
+		"foreign": d.Foreign, "malformed": d.Malformed, "unheard": d.Unheard, "unclaimed": d.Unclaimed,
+		"omitted": d.Omitted, "overtaken": d.Overtaken, "unsent": d.Unsent,
+	}
+	maps.DeleteFunc(all, func(_ string, n uint64) bool { return n == 0 })
+	return all
+}
+
 // EngineStats sums up an engine.
 type EngineStats struct {
-	Kind      string // which engine runs, e.g. "portable"
-	Streams   int    // open now
-	Ports     int    // port pairs of the range
-	Draining  int    // port pairs that rest before reuse
-	Received  uint64
-	Sent      uint64
-	Foreign   uint64
-	Malformed uint64
-	Unsent    uint64
+	Kind     string // which engine runs, e.g. "portable"
+	Streams  int    // open now
+	Ports    int    // port pairs of the range
+	Draining int    // port pairs that rest before reuse
+	Received uint64
+	Sent     uint64
+	Drops
 }

@@ -188,6 +188,7 @@ func (s *portableStream) turn(buf []byte, timer *time.Timer) (closed bool) {
 		s.mu.Lock()
 		at := s.engine.now()
 		closed = s.closed
+		wasDue, ticks := s.flow.due()
 		n, play := 0, s.flow.play.id
 		var report []byte
 		var err error
@@ -203,6 +204,9 @@ func (s *portableStream) turn(buf []byte, timer *time.Timer) (closed bool) {
 		s.flow.events = nil
 		next, ticking := s.flow.due()
 		s.mu.Unlock()
+		if ticks && wasDue <= at {
+			s.engine.note(wasDue, at)
+		}
 
 		if err != nil {
 			s.engine.log.Warn("make RTCP report", "leg", s.label, "err", err)
@@ -293,7 +297,10 @@ func (s *portableStream) packet(b []byte, from netip.AddrPort, in *inbound, out 
 		if s.tap != nil {
 			s.tap.Put(&in.Packet)
 		}
-		if sink = s.sink; sink != nil && in.Kind != KindComfortNoise {
+		switch sink = s.sink; {
+		case sink == nil:
+			s.flow.count.Unclaimed++
+		case in.Kind != KindComfortNoise:
 			s.relayed++
 		}
 	}

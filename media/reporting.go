@@ -28,8 +28,10 @@ type reporting struct {
 	ntp     uint32 // middle 32 bits
 	heardAt time.Duration
 
-	rtt, jitter time.Duration
-	loss        float64
+	rtt, rttMax, jitter time.Duration
+	loss                float64
+	lost                uint64 // in all
+	told                bool   // the peer has reported on our RTP
 }
 
 // reportInterval draws the time to the next report.
@@ -114,7 +116,11 @@ func (f *flow) reported(blocks []rtcp.ReceptionReport, at time.Duration) {
 			continue
 		}
 		r := &f.reports
+		r.told = true
 		r.loss = float64(b.FractionLost) / 256
+		if b.TotalLost < 1<<23 { // else it is negative: copies (RFC 3550 §6.4.1)
+			r.lost = uint64(b.TotalLost)
+		}
 		r.jitter = time.Duration(b.Jitter) * sampleTime
 		if b.LastSenderReport == 0 {
 			continue
@@ -122,7 +128,7 @@ func (f *flow) reported(blocks []rtcp.ReceptionReport, at time.Duration) {
 		// RFC 3550 §6.4.1: the round trip is A - LSR - DLSR, in 1/65536 s.
 		trip := int32(uint32(f.ntpTime(at)>>16) - b.LastSenderReport - b.Delay)
 		if d := time.Duration(trip) * time.Second >> 16; d >= 0 && d < maxRoundTrip {
-			r.rtt = d
+			r.rtt, r.rttMax = d, max(r.rttMax, d)
 		}
 	}
 }
