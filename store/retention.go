@@ -51,6 +51,9 @@ type retentionLine struct {
 	// Made: the folder is durable. A line without it is a day that never had
 	// anything.
 	Made bool `json:",omitempty"`
+	// Recipient is the public half of the day's key, set before the folder is
+	// made.
+	Recipient string `json:",omitempty"`
 	// Settled: no call of the day is open or half moved, so a start need not
 	// look.
 	Settled bool `json:",omitempty"`
