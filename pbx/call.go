@@ -37,6 +37,7 @@ type call struct {
 	phase     string              // for the status page
 	status    atomic.Pointer[CallStatus]
 	lamps     atomic.Pointer[[]lamp]
+	traces    []legTrace // of every leg that was ever its; guarded by the mutex of ladders
 }
 
 // event is something that happened to a call; it is applied on the call's
@@ -165,7 +166,9 @@ func (c *call) leave() {
 			ev.refuse()
 		}
 	}
+	c.s.clerk.putLadder(c.rec, c.s.ladders.ladder(c))
 	c.s.drop(c)
+	c.s.ladders.release(c)
 }
 
 func (c *call) allEnded() bool {
@@ -200,6 +203,7 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	now := time.Now()
 	c.rec.Cause = cause
 	c.rec.Ended = now
+	c.rec.EndStay(now, "")
 	row := causes[cause]
 	switch st := c.rec.SIPStatus; {
 	case st == 0 || st == 401 || st == 407 || st/100 == 3:

@@ -89,6 +89,10 @@ type await2xx struct {
 // post hands ev to the call in which the leg is now; false if that is over.
 func (l *leg) post(ev event) bool { return l.home.Load().post(ev) }
 
+// secure reports whether the peer's signalling comes and goes by TLS, so that
+// keys of the media may be told in it (RFC 4568 §8.3).
+func (l *leg) secure() bool { return l.d.hop.transport == "TLS" }
+
 func (l *leg) logAttrs() []any { return []any{"call", l.c.rec.ID, "leg", l.label} }
 
 func (l *leg) log(level slog.Level, msg string, args ...any) {

@@ -32,6 +32,7 @@ func (l *leg) dial(to callee) error {
 		fixed:     to.fixed,
 		localSeq:  newSeq() - 1,
 	}
+	l.c.s.ladders.take(l.c, l)
 	if err := l.openMedia(); err != nil {
 		return err
 	}

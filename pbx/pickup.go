@@ -148,6 +148,7 @@ func (ev legCame) on(c *call) {
 	l := ev.l
 	l.label = c.nextLabel()
 	c.legs = append(c.legs, l)
+	c.s.ladders.take(c, l)
 	c.s.lines.add(l)
 	if status := ev.takeOver(c); status != 0 {
 		l.reject(status, statusText(status))
@@ -239,9 +240,7 @@ func (c *incoming) rung() *ringing { return c.ring }
 
 func (c *incoming) pickedUp(l *leg) {
 	c.ring = nil
-	if c.queue != nil {
-		c.queue.leave(c.call)
-	}
+	c.served()
 	c.converse(l, l.ext)
 }
 

@@ -166,7 +166,7 @@ func (s *Switch) Status() Status {
 	}
 	now := time.Now()
 	for _, q := range queues {
-		qs := QueueStatus{Name: q.cfg.Name, Open: q.open(now)}
+		qs := QueueStatus{Name: q.cfg.Name, Open: s.line(q.cfg).Open(now)}
 		for _, c := range st.Calls {
 			if c.Queue == q.cfg.Name && (c.Phase == phaseQueued || c.Phase == phaseRinging) {
 				qs.Waiting++

@@ -118,6 +118,15 @@ func (c *control) servePreview(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *control) serveVerify(w http.ResponseWriter, r *http.Request) {
+	var known []store.AuditHead
+	for _, text := range r.URL.Query()["head"] {
+		h, err := store.ParseAuditHead(text)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		known = append(known, h)
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out, flush := json.NewEncoder(w), http.NewResponseController(w)
 	ctx, cancel := context.WithCancel(r.Context())
@@ -132,7 +141,7 @@ func (c *control) serveVerify(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	var last time.Time
-	report, err := checkRecordings(ctx, c.store, func(done, total int) {
+	report, err := checkVault(ctx, c.store, known, func(done, total int) {
 		if time.Since(last) >= progressEvery {
 			last = time.Now()
 			send(checkStep{Done: done, Total: total})
