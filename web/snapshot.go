@@ -48,6 +48,13 @@ type Call struct {
 	Extension string    `json:"extension,omitempty"`
 	Recorded  bool      `json:"recorded"`
 	Held      bool      `json:"held"`
+	Voices    []Voice   `json:"voices"`
+}
+
+// Voice is how one party of a call speaks.
+type Voice struct {
+	Party string `json:"party"`          // the trunk or the extension
+	SRTP  string `json:"srtp,omitempty"` // the suite; empty: in the clear
 }
 
 // Trunk is a line to a carrier.
