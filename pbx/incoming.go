@@ -51,7 +51,7 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 	}
 	c.number = number
 	switch {
-	case !c.s.Ready():
+	case !c.s.Ready(), c.s.overloaded():
 		reject(store.CauseOverload)
 		return
 	case !a.trunk.admit():
