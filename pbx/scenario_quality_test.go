@@ -113,7 +113,9 @@ type lateEngine struct {
 	by *atomic.Int64
 }
 
-func (e lateEngine) Lateness() media.Lateness { return media.Lateness{Mean: time.Duration(e.by.Load())} }
+func (e lateEngine) Lateness() media.Lateness {
+	return media.Lateness{Mean: time.Duration(e.by.Load())}
+}
 
 // TestLateEngineTakesNoCalls: who talks goes on talking, who calls is asked to
 // try again, and 112 is called.

@@ -186,7 +186,7 @@ var statusFuncs = template.FuncMap{
 	},
 	"milisekundy": func(d time.Duration) string { return decimal(float64(d)/float64(time.Millisecond)) + " ms" },
 	"ocena":       decimal,
-	"odrzut":      polish(map[string]string{"foreign": "obce", "malformed": "błędne", "unheard": "w czasie zawieszenia", "unclaimed": "przed połączeniem", "omitted": "cisza i klawisze", "overtaken": "zbyt późne", "unsent": "niewysłane", "unauthentic": "nieuwierzytelnione"}),
+	"odrzut":      polish(map[string]string{"foreign": "obce", "malformed": "błędne", "unheard": "w czasie zawieszenia", "unclaimed": "przed połączeniem", "omitted": "cisza i klawisze", "overtaken": "zbyt późne", "unsent": "niewysłane", "forged": "podrobione (SRTP)", "replayed": "powtórzone (SRTP)"}),
 	"strata":      polish(map[string]string{"ring": "pakiety, bufor pełny", "disk": "pakiety, dysk odmówił zapisu"}),
 	"faza":        polish(map[string]string{"setup": "zestawianie", "announcement": "komunikat", "queue": "kolejka", "ringing": "dzwoni u pracownika", "talking": "rozmowa", "closing message": "komunikat końcowy", "ending": "kończy się"}),
 	"kierunek":    polish(map[string]string{"incoming": "przychodzące", "outgoing": "wychodzące", "internal": "wewnętrzne"}),
