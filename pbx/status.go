@@ -103,9 +103,16 @@ type CallStatus struct {
 	Recorded  bool
 	Held      bool
 	// MOS is the worst estimate of what is heard of a party now; 0: nothing yet.
-	MOS float64
+	MOS    float64
+	Voices []VoiceStatus // of the parties whose voice is agreed
 
 	streams []media.Stream
+}
+
+// VoiceStatus is how one party of a call speaks.
+type VoiceStatus struct {
+	Party string // the trunk or the extension
+	SRTP  string // the suite; empty: in the clear
 }
 
 // QueueStatus describes a queue.
@@ -122,6 +129,19 @@ func (c *call) publish() {
 	st := CallStatus{
 		ID: c.rec.ID, Direction: c.rec.Direction, Phase: c.phase, Began: c.rec.Began, Since: time.Now(), Queued: c.rec.Queued,
 		Trunk: c.rec.Trunk, Queue: c.rec.Queue, Extension: c.lastExtension(), Recorded: c.recording != nil, Held: c.holder != nil,
+	}
+	for _, l := range []*leg{c.a, c.b} {
+		if l == nil || l.stream == nil || !l.neg.settled() {
+			continue
+		}
+		v := VoiceStatus{Party: l.ext}
+		if l.trunk != nil {
+			v.Party = l.trunk.cfg.Name
+		}
+		if l.neg.encrypted() {
+			v.SRTP = l.params.SendKey.Suite().String()
+		}
+		st.Voices = append(st.Voices, v)
 	}
 	if c.over {
 		st.Phase = phaseEnding

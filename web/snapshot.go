@@ -49,6 +49,13 @@ type Call struct {
 	Recorded  bool      `json:"recorded"`
 	Held      bool      `json:"held"`
 	MOS       float64   `json:"mos"` // worst estimate of what is heard of a party; 0: unknown
+	Voices    []Voice   `json:"voices"`
+}
+
+// Voice is how one party of a call speaks.
+type Voice struct {
+	Party string `json:"party"`          // the trunk or the extension
+	SRTP  string `json:"srtp,omitempty"` // the suite; empty: in the clear
 }
 
 // Trunk is a line to a carrier.

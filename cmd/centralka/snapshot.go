@@ -118,9 +118,14 @@ func (s *system) snapshot() web.Snapshot {
 		out.Recorder.Outcomes[string(o)] = n
 	}
 	for _, c := range sw.Calls {
+		voices := make([]web.Voice, 0, len(c.Voices))
+		for _, v := range c.Voices {
+			voices = append(voices, web.Voice(v))
+		}
 		out.Calls = append(out.Calls, web.Call{
 			ID: c.ID.String()[:8], Direction: string(c.Direction), Phase: c.Phase, Began: c.Began, Since: c.Since,
 			Trunk: c.Trunk, Queue: c.Queue, Extension: c.Extension, Recorded: c.Recorded, Held: c.Held, MOS: c.MOS,
+			Voices: voices,
 		})
 	}
 	for _, t := range sw.Trunks {
