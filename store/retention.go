@@ -14,21 +14,22 @@ import (
 
 // Buckets of centralka.db. None of them may hold a citizen's number or name.
 var (
-	bucketRetention  = []byte("retention")  // day -> retentionLine
-	bucketTombstones = []byte("tombstones") // day, kind, id -> Tombstone
-	bucketSweeps     = []byte("sweeps")     // cutoff day -> SweepReport
-	bucketBindings   = []byte("bindings")   // extension -> []Binding
-	bucketPhones     = []byte("phones")     // extension -> PhoneState
-	bucketMarks      = []byte("marks")      // name -> value
-	bucketOutages    = []byte("outages")    // end -> Outage
-	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
-	bucketAudit      = []byte("audit")      // number -> line, see AuditEvent
-	bucketAuditBy    = []byte("audit by")   // account or object, number -> nothing
-	bucketClosures   = []byte("closures")   // id -> Closure
-	bucketOverrides  = []byte("overrides")  // name of hours -> Override
-	bucketUnits      = []byte("units")      // id -> Unit
-	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
-		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
+	bucketRetention     = []byte("retention")     // day -> retentionLine
+	bucketTombstones    = []byte("tombstones")    // day, kind, id -> Tombstone
+	bucketSweeps        = []byte("sweeps")        // cutoff day -> SweepReport
+	bucketBindings      = []byte("bindings")      // extension -> []Binding
+	bucketPhones        = []byte("phones")        // extension -> PhoneState
+	bucketMarks         = []byte("marks")         // name -> value
+	bucketOutages       = []byte("outages")       // end -> Outage
+	bucketIntegrity     = []byte("integrity")     // day -> DayCheck
+	bucketConfirmations = []byte("confirmations") // instant -> Confirmation
+	bucketAudit         = []byte("audit")         // number -> line, see AuditEvent
+	bucketAuditBy       = []byte("audit by")      // account or object, number -> nothing
+	bucketClosures      = []byte("closures")      // id -> Closure
+	bucketOverrides     = []byte("overrides")     // name of hours -> Override
+	bucketUnits         = []byte("units")         // id -> Unit
+	centralBuckets      = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
+		bucketMarks, bucketOutages, bucketIntegrity, bucketConfirmations, bucketClosures, bucketOverrides, bucketUnits,
 		bucketAudit, bucketAuditBy}
 )
 
