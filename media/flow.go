@@ -54,6 +54,7 @@ type flow struct {
 	greeted    bool // Heard was reported
 	in         reception
 	keys       keypad
+	secure     protection
 
 	mode  flowMode
 	out   transmission
@@ -111,6 +112,7 @@ func (f *flow) configure(p Params, at time.Duration) {
 	if !f.configured {
 		f.reports.next = at + reportInterval()/2 // RFC 3550 §6.2: half of it before the first
 	}
+	f.secure.rekey(p.ReceiveKey, p.SendKey)
 	f.params, f.configured = p, true
 	if f.hears() && !heard {
 		f.listening = at

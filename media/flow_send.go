@@ -3,7 +3,7 @@ package media
 import "time"
 
 // forward writes what this flow's peer is to get of a packet that another flow
-// received, and returns its length; 0 means nothing. buf holds maxPacket bytes.
+// received, and returns its length; 0 means nothing. buf holds maxSent bytes.
 func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 	if f.mode != relaying {
 		f.count.Unclaimed++
@@ -71,16 +71,27 @@ func (f *flow) write(in *inbound, seq uint16, ts uint32, marker bool, buf []byte
 	if in.Kind == KindEvent {
 		n := copy(buf[rtpHeader:], in.event)
 		f.out.header(buf, f.params.EventType, marker, seq, ts, n)
-		return rtpHeader + n
+		return f.seal(buf, rtpHeader+n)
 	}
 	n := len(in.Payload)
 	transcode(buf[rtpHeader:], in.Payload, codecOf(in.Kind), f.params.Codec)
 	f.out.header(buf, f.params.PayloadType, marker, seq, ts, n)
-	return rtpHeader + n
+	return f.seal(buf, rtpHeader+n)
+}
+
+// seal makes SRTP of the packet if that was agreed. What must not be sent was not:
+// 0 is returned.
+func (f *flow) seal(buf []byte, n int) int {
+	sealed := f.secure.seal(buf, n)
+	if sealed == 0 {
+		f.count.Sent--
+		f.count.Unsent++
+	}
+	return sealed
 }
 
 // frame writes the prompt's next frame if it is due and returns its length, or
-// 0. buf holds maxPacket bytes.
+// 0. buf holds maxSent bytes.
 func (f *flow) frame(at time.Duration, buf []byte) int {
 	p, t := &f.play, &f.out
 	if f.mode != playing || !p.seated {
@@ -116,5 +127,9 @@ func (f *flow) frame(at time.Duration, buf []byte) int {
 		p.at %= p.prompt.samples()
 	}
 	f.count.Sent++
-	return rtpHeader + FrameSamples
+	sealed := f.seal(buf, rtpHeader+FrameSamples)
+	if sealed == 0 && !p.loop {
+		f.breakOff(due)
+	}
+	return sealed
 }

@@ -248,8 +248,9 @@ func (l *loop) read(fd int) {
 	}
 }
 
-// packet handles one RTP datagram: judge, tap, relay. It is rewritten where it
-// lies: the header that we send is never longer than the one that came.
+// packet handles one RTP datagram: judge, tap, relay. It is opened and rewritten
+// where it lies: the header that we send is never longer than the one that came,
+// and behind the longest payload there is room for the tag of SRTP.
 func (l *loop) packet(s *loopStream, b []byte, from netip.AddrPort, at time.Duration) {
 	if !s.flow.receive(b, from, at, &l.in) {
 		return
@@ -265,7 +266,7 @@ func (l *loop) packet(s *loopStream, b []byte, from netip.AddrPort, at time.Dura
 	if l.in.Kind != KindComfortNoise {
 		s.relayed++
 	}
-	if n := sink.flow.forward(&l.in, at, l.buf[:maxPacket]); n > 0 {
+	if n := sink.flow.forward(&l.in, at, l.buf[:maxSent]); n > 0 {
 		l.send(sink, l.buf[:n], 0, at)
 	}
 }

@@ -7,7 +7,10 @@
 // (Silence), a prompt (Play) or what another stream receives (Relay); whatever
 // it sends keeps one SSRC, with sequence numbers and timestamps continuous
 // across every change of source (RFC 3550 §5.1). What a stream receives may be
-// copied to a [Tap].
+// copied to a [Tap], in the clear.
+//
+// With keys in its [Params] a stream speaks SRTP: what comes is opened before
+// anything else looks at it, what goes is sealed after all else is done.
 //
 // The packet path allocates nothing, logs nothing, touches no disk and holds
 // no lock across a system call.
@@ -100,6 +103,19 @@ type Params struct {
 	// Direction limits both ways. While it forbids receiving, the media timeout
 	// is off.
 	Direction Direction
+	// SendKey and ReceiveKey protect what we send and what the peer sends, RTP
+	// and RTCP (SRTP, RFC 3711); zero: in the clear. A key that stays the same
+	// from one Configure to the next goes on where it was; a new one begins with
+	// a rollover counter of zero. With a ReceiveKey, what was not made with it is
+	// not taken.
+	SendKey, ReceiveKey Key
+}
+
+// Equal reports whether both say the same.
+func (p Params) Equal(o Params) bool {
+	return p.Remote == o.Remote && p.RemoteRTCP == o.RemoteRTCP && p.Signalling == o.Signalling &&
+		p.Codec == o.Codec && p.PayloadType == o.PayloadType && p.EventType == o.EventType && p.Direction == o.Direction &&
+		p.SendKey.Equal(o.SendKey) && p.ReceiveKey.Equal(o.ReceiveKey)
 }
 
 // StreamConfig describes a stream to open.
@@ -233,16 +249,20 @@ type StreamStats struct {
 type Drops struct {
 	Foreign   uint64 // from a source that is not the peer's
 	Malformed uint64 // not RTP version 2, truncated, or of a payload type not negotiated
+	Forged    uint64 // SRTP and SRTCP that was not made with the peer's key
+	Replayed  uint64 // SRTP and SRTCP that came again, or too late to tell
 	Unheard   uint64 // came while Direction forbade it, or without voice (a keep-alive)
 	Unclaimed uint64 // accepted while nobody was connected, or only a prompt was heard
 	Omitted   uint64 // left out on purpose: comfort noise, keys that the other side cannot take
 	Overtaken uint64 // so late that their place in what was sent is unknown
-	Unsent    uint64 // could not be sent: socket error, or Direction forbade it
+	Unsent    uint64 // could not be sent: socket error, Direction forbade it, or SRTP had used the number
 }
 
 func (d *Drops) add(e Drops) {
 	d.Foreign += e.Foreign
 	d.Malformed += e.Malformed
+	d.Forged += e.Forged
+	d.Replayed += e.Replayed
 	d.Unheard += e.Unheard
 	d.Unclaimed += e.Unclaimed
 	d.Omitted += e.Omitted
@@ -254,7 +274,7 @@ func (d *Drops) add(e Drops) {
 // metrics use.
 func (d Drops) ByCause() map[string]uint64 {
 	all := map[string]uint64{
-		"foreign": d.Foreign, "malformed": d.Malformed, "unheard": d.Unheard, "unclaimed": d.Unclaimed,
+		"foreign": d.Foreign, "malformed": d.Malformed, "forged": d.Forged, "replayed": d.Replayed, "unheard": d.Unheard, "unclaimed": d.Unclaimed,
 		"omitted": d.Omitted, "overtaken": d.Overtaken, "unsent": d.Unsent,
 	}
 	maps.DeleteFunc(all, func(_ string, n uint64) bool { return n == 0 })

@@ -165,7 +165,7 @@ func (s *portableStream) run() {
 	readers.Go(s.readRTCP)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	buf := make([]byte, maxPacket)
+	buf := make([]byte, maxSent)
 	for !s.turn(buf, timer) {
 		select {
 		case <-timer.C:
@@ -245,7 +245,7 @@ func (s *portableStream) send(b []byte, to netip.AddrPort, play PlayID) {
 // readRTP is the packet loop.
 func (s *portableStream) readRTP() {
 	var in inbound
-	out := make([]byte, maxPacket)
+	out := make([]byte, maxSent)
 	s.read(s.rtp, func(b []byte, from netip.AddrPort) { s.packet(b, from, &in, out) })
 }
 

@@ -49,6 +49,10 @@ func (f *flow) receiveRTCP(b []byte, from netip.AddrPort, at time.Duration) {
 		f.count.Foreign++
 		return
 	}
+	b, verdict := f.secure.openRTCP(b)
+	if !f.passes(verdict) {
+		return
+	}
 	if !wellFormedRTCP(b) {
 		f.count.Malformed++
 		return
@@ -151,7 +155,16 @@ func (f *flow) report(at time.Duration) ([]byte, error) {
 		return nil, nil
 	}
 	f.reports.sent = true
-	return rtcp.Marshal(f.compound(at))
+	return f.sealed(f.compound(at))
+}
+
+// sealed makes the datagram of a compound packet, SRTCP if that was agreed.
+func (f *flow) sealed(packets []rtcp.Packet) ([]byte, error) {
+	b, err := rtcp.Marshal(packets)
+	if err != nil {
+		return nil, err
+	}
+	return f.secure.sealRTCP(b), nil
 }
 
 // goodbye returns the packet that ends the stream, or nil if we never sent RTP
@@ -160,7 +173,7 @@ func (f *flow) goodbye(at time.Duration) ([]byte, error) {
 	if _, ok := f.rtcp.target(); !ok || !f.configured || !f.reports.sent && f.out.packets == 0 {
 		return nil, nil
 	}
-	return rtcp.Marshal(append(f.compound(at), &rtcp.Goodbye{Sources: []uint32{f.out.ssrc}}))
+	return f.sealed(append(f.compound(at), &rtcp.Goodbye{Sources: []uint32{f.out.ssrc}}))
 }
 
 // compound is a report and our name.

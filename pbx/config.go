@@ -85,8 +85,9 @@ type TrunkConfig struct {
 	// Most calls at a time, both directions together; 0 is no limit. Emergency
 	// calls are never held back.
 	MaxCalls int `toml:"max_calls"`
-	// Encryption of voice: "off", "offer" or "require". In this version only "off"
-	// is available.
+	// Encryption of voice (SRTP, with keys by SDES): "off"; "offer", where both
+	// sides can; or "require", which refuses calls in the clear. Keys are only said
+	// over TLS, so it needs a server by tls://.
 	SRTP string `toml:"srtp"`
 }
 
@@ -156,6 +157,11 @@ type ExtensionConfig struct {
 	// Digest that its phone is asked for: "any" (SHA-256 and MD5) or "md5", for a
 	// phone older than RFC 8760 that gives up at a challenge it does not know.
 	Digest string `toml:"digest"`
+	// Encryption of its voice (SRTP): "off"; "offer", where the phone can; or
+	// "require", which refuses calls in the clear. It works for a phone that
+	// registers by TLS: of one that does not, "offer" is "off" and "require" refuses
+	// every call.
+	SRTP string `toml:"srtp"`
 	// Most calls at a time.
 	MaxCalls int `toml:"max_calls"`
 	// Most devices registered at a time.
@@ -311,7 +317,7 @@ func DefaultQueue() QueueConfig {
 
 // DefaultExtension returns the defaults of an [[extension]].
 func DefaultExtension() ExtensionConfig {
-	return ExtensionConfig{Agent: true, Ready: "on-register", Digest: "any", MaxCalls: 2, Contacts: 3}
+	return ExtensionConfig{Agent: true, Ready: "on-register", Digest: "any", SRTP: "off", MaxCalls: 2, Contacts: 3}
 }
 
 // Mistake is one wrong value: where it stands in the file and what is wrong.

@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -50,6 +51,9 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		return
 	}
 	c.number = number
+	if name, ok := strings.CutPrefix(number.Target, "queue:"); ok {
+		c.rec.Queue = name // the one it came for, also if it never gets there
+	}
 	switch {
 	case !c.s.Ready():
 		reject(store.CauseOverload)
@@ -60,7 +64,11 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		return
 	}
 	a.d.fixed = false
-	if err := a.openMedia(); err != nil {
+	if err := a.openMedia(); errors.Is(err, errNoSRTP) {
+		c.s.log.Info("incoming offer refused", "call", c.rec.ID, "err", err)
+		reject(store.CauseNotAcceptable)
+		return
+	} else if err != nil {
 		c.s.log.Warn("incoming call refused", "call", c.rec.ID, "err", err)
 		reject(store.CauseOverload)
 		return
@@ -75,13 +83,12 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 	if len(body) == 0 {
 		a.answer(a.neg.offer(media.SendRecv), true) // late offer (RFC 3261 §13.2.1)
 	} else {
-		answer, params, err := a.neg.answer(body, media.SendRecv)
+		answer, err := a.takeOffer(body)
 		if err != nil {
 			c.s.log.Info("incoming offer refused", "call", c.rec.ID, "err", err)
 			reject(store.CauseNotAcceptable)
 			return
 		}
-		a.configure(params)
 		a.answer(answer, false)
 	}
 	c.phase = phaseAnnounce
@@ -169,10 +176,7 @@ func (c *incoming) route(target string) {
 			c.bidFarewell(c.s.prompts.closed, store.CauseClosed)
 			return
 		}
-		c.rec.Queue = name
-		if c.rec.Queued.IsZero() {
-			c.rec.Queued = time.Now()
-		}
+		c.rec.BeginStay(name, time.Now())
 		c.queue = q
 		c.phase = phaseQueued
 		c.save()
@@ -216,6 +220,7 @@ func (ev queueOverflowed) on(c *call) {
 	}
 	in.stopRinging()
 	in.queue = nil
+	in.rec.EndStay(time.Now(), store.StayOverflowed)
 	if o := ev.q.cfg.Overflow; o != "" {
 		in.route(o)
 		return
@@ -282,10 +287,16 @@ func (c *incoming) answered(l *leg) {
 	}
 	won := c.ring.won(l)
 	c.ring = nil
+	c.served()
+	c.converse(l, won)
+}
+
+// served: an agent has the call.
+func (c *incoming) served() {
 	if c.queue != nil {
 		c.queue.leave(c.call)
 	}
-	c.converse(l, won)
+	c.rec.EndStay(time.Now(), store.StayAnswered)
 }
 
 func (c *incoming) failed(l *leg, status, cause int) {

@@ -97,6 +97,13 @@ type CallStatus struct {
 	Extension string
 	Recorded  bool
 	Held      bool
+	Voices    []VoiceStatus // of the parties whose voice is agreed
+}
+
+// VoiceStatus is how one party of a call speaks.
+type VoiceStatus struct {
+	Party string // the trunk or the extension
+	SRTP  string // the suite; empty: in the clear
 }
 
 // QueueStatus describes a queue.
@@ -113,6 +120,19 @@ func (c *call) publish() {
 	st := CallStatus{
 		ID: c.rec.ID, Direction: c.rec.Direction, Phase: c.phase, Began: c.rec.Began, Since: time.Now(), Queued: c.rec.Queued,
 		Trunk: c.rec.Trunk, Queue: c.rec.Queue, Extension: c.lastExtension(), Recorded: c.recording != nil, Held: c.holder != nil,
+	}
+	for _, l := range []*leg{c.a, c.b} {
+		if l == nil || l.stream == nil || !l.neg.settled() {
+			continue
+		}
+		v := VoiceStatus{Party: l.ext}
+		if l.trunk != nil {
+			v.Party = l.trunk.cfg.Name
+		}
+		if l.neg.encrypted() {
+			v.SRTP = l.params.SendKey.Suite().String()
+		}
+		st.Voices = append(st.Voices, v)
 	}
 	if c.over {
 		st.Phase = phaseEnding

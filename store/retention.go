@@ -14,23 +14,26 @@ import (
 
 // Buckets of centralka.db. None of them may hold a citizen's number or name.
 var (
-	bucketRetention     = []byte("retention")     // day -> retentionLine
-	bucketTombstones    = []byte("tombstones")    // day, kind, id -> Tombstone
-	bucketSweeps        = []byte("sweeps")        // cutoff day -> SweepReport
-	bucketBindings      = []byte("bindings")      // extension -> []Binding
-	bucketPhones        = []byte("phones")        // extension -> PhoneState
-	bucketMarks         = []byte("marks")         // name -> value
-	bucketOutages       = []byte("outages")       // end -> Outage
-	bucketIntegrity     = []byte("integrity")     // day -> DayCheck
-	bucketConfirmations = []byte("confirmations") // instant -> Confirmation
-	bucketAudit         = []byte("audit")         // number -> line, see AuditEvent
-	bucketAuditBy       = []byte("audit by")      // account or object, number -> nothing
-	bucketClosures      = []byte("closures")      // id -> Closure
-	bucketOverrides     = []byte("overrides")     // name of hours -> Override
-	bucketUnits         = []byte("units")         // id -> Unit
+	bucketRetention  = []byte("retention")  // day -> retentionLine
+	bucketTombstones = []byte("tombstones") // day, kind, id -> Tombstone
+	bucketSweeps     = []byte("sweeps")     // cutoff day -> SweepReport
+	bucketBindings   = []byte("bindings")   // extension -> []Binding
+	bucketPhones     = []byte("phones")     // extension -> PhoneState
+	bucketMarks      = []byte("marks")      // name -> value
+	bucketOutages    = []byte("outages")    // end -> Outage
+	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
+	bucketAudit      = []byte("audit")      // number -> line, see AuditEvent
+	bucketAuditBy    = []byte("audit by")   // account or object, number -> nothing
+	bucketClosures   = []byte("closures")   // id -> Closure
+	bucketOverrides  = []byte("overrides")  // name of hours -> Override
+	bucketUnits      = []byte("units")      // id -> Unit
+	// instant -> Confirmation
+	bucketConfirmations = []byte("confirmations")
+	// day -> DayStatistics, of days that are settled or gone
+	bucketDayStatistics = []byte("statistics")
 	centralBuckets      = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
-		bucketMarks, bucketOutages, bucketIntegrity, bucketConfirmations, bucketClosures, bucketOverrides, bucketUnits,
-		bucketAudit, bucketAuditBy}
+		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
+		bucketAudit, bucketAuditBy, bucketDayStatistics, bucketConfirmations}
 )
 
 // dayState is where a day is on its way out; it only goes forward.
@@ -201,7 +204,21 @@ func (s *Store) settle(day ordinance.Day) error {
 				return nil
 			}
 		}
-		return s.changeLine(day, func(l *retentionLine) { l.Settled = true })
+		differs, err := recount(tx)
+		if err != nil {
+			return fmt.Errorf("count its records: %w", err)
+		}
+		if differs {
+			s.log.Error("statistics were not what the records say; corrected", "day", day)
+		}
+		st, err := readStatistics(tx.Bucket(bucketStatistics))
+		if err != nil {
+			return err
+		}
+		return s.changeLineWith(day, func(central *bbolt.Tx, l *retentionLine) error {
+			l.Settled = true
+			return keepStatistics(central, day, st)
+		})
 	})
 }
 
@@ -245,6 +262,7 @@ type totals struct {
 	causes     map[Cause]int // "" counts open calls
 	recordings int
 	bytes      int64
+	statistics *DayStatistics // nil: not read
 }
 
 func (t totals) calls() (n int) {

@@ -48,6 +48,13 @@ type Call struct {
 	Extension string    `json:"extension,omitempty"`
 	Recorded  bool      `json:"recorded"`
 	Held      bool      `json:"held"`
+	Voices    []Voice   `json:"voices"`
+}
+
+// Voice is how one party of a call speaks.
+type Voice struct {
+	Party string `json:"party"`          // the trunk or the extension
+	SRTP  string `json:"srtp,omitempty"` // the suite; empty: in the clear
 }
 
 // Trunk is a line to a carrier.
@@ -144,5 +151,7 @@ type Media struct {
 	Sent      uint64 `json:"sent"`
 	Foreign   uint64 `json:"foreign"`
 	Malformed uint64 `json:"malformed"`
+	Forged    uint64 `json:"forged"`   // encrypted packets not made with the peer's key
+	Replayed  uint64 `json:"replayed"` // encrypted packets that came again
 	Unsent    uint64 `json:"unsent"`
 }

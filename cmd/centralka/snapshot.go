@@ -108,7 +108,8 @@ func (s *system) snapshot() web.Snapshot {
 		},
 		Media: web.Media{
 			Engine: sw.Engine.Kind, Streams: sw.Engine.Streams, Ports: sw.Engine.Ports, Draining: sw.Engine.Draining,
-			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Foreign: sw.Engine.Foreign, Malformed: sw.Engine.Malformed, Unsent: sw.Engine.Unsent,
+			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Foreign: sw.Engine.Foreign, Malformed: sw.Engine.Malformed,
+			Forged: sw.Engine.Forged, Replayed: sw.Engine.Replayed, Unsent: sw.Engine.Unsent,
 		},
 	}
 	for d, n := range sw.Began {
@@ -121,9 +122,14 @@ func (s *system) snapshot() web.Snapshot {
 		out.Recorder.Outcomes[string(o)] = n
 	}
 	for _, c := range sw.Calls {
+		voices := make([]web.Voice, 0, len(c.Voices))
+		for _, v := range c.Voices {
+			voices = append(voices, web.Voice(v))
+		}
 		out.Calls = append(out.Calls, web.Call{
 			ID: c.ID.String()[:8], Direction: string(c.Direction), Phase: c.Phase, Began: c.Began, Since: c.Since,
 			Trunk: c.Trunk, Queue: c.Queue, Extension: c.Extension, Recorded: c.Recorded, Held: c.Held,
+			Voices: voices,
 		})
 	}
 	for _, t := range sw.Trunks {
