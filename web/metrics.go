@@ -31,7 +31,7 @@ var (
 	descFree       = desc("vault_free_bytes", "Room on the vault's file system.")
 	descTotal      = desc("vault_size_bytes", "Size of the vault's file system.")
 	descMismatch   = desc("vault_mismatches", "Recordings that the last integrity check found wrong.")
-	descUnknown    = desc("vault_unexplained", "Folders that the retention index does not list.")
+	descUnknown    = desc("vault_unexplained", "Files without record, records without file, and names that the index does not list.")
 	descStreams    = desc("media_streams", "Open streams.", "engine")
 	descPackets    = desc("media_packets_total", "RTP packets since the start, by what became of them.", "what")
 	descLate       = desc("media_lateness_seconds", "How late packets leave that are due by the clock, over the last seconds.", "of")

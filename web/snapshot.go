@@ -124,7 +124,9 @@ type Vault struct {
 	LastSweep    time.Time `json:"last_sweep,omitzero"`
 	SweptDays    int       `json:"swept_days"`
 	SweepErr     string    `json:"sweep_error,omitempty"`
-	Unexplained  int       `json:"unexplained"`
+	SweepHeld    string    `json:"sweep_held,omitempty"`
+	Unexplained  int       `json:"unexplained"` // files without record, records without file, foreign names
+	Reconciled   time.Time `json:"reconciled,omitzero"`
 	LastVerified time.Time `json:"last_verified,omitzero"`
 	Verified     int       `json:"verified"`
 	Mismatches   int       `json:"mismatches"`

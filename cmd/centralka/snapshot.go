@@ -26,11 +26,12 @@ const (
 
 // slowFacts are what takes a look at the disk; they are asked for seldom.
 type slowFacts struct {
-	disk      store.DiskUsage
-	incidents int
-	latest    []web.Incident // newest first
-	verify    verifyFacts
-	err       error
+	disk       store.DiskUsage
+	incidents  int
+	latest     []web.Incident // newest first
+	verify     verifyFacts
+	reconciled store.Reconciliation
+	err        error
 }
 
 // verifyFacts sum up the newest integrity checks of all days.
@@ -72,6 +73,9 @@ func (s *system) watch(done <-chan struct{}) {
 				f.verify.at = c.Checked
 			}
 		}
+		if f.reconciled, err = s.store.Reconciled(); err != nil {
+			f.err = err
+		}
 		s.slow.Store(&f)
 		select {
 		case <-done:
@@ -99,7 +103,7 @@ func (s *system) snapshot() web.Snapshot {
 		},
 		Vault: web.Vault{
 			Free: int64(slow.disk.Free), Total: int64(slow.disk.Total), DaysLeft: slow.disk.DaysLeft,
-			NextSweep: s.store.NextSweep(), LastSweep: sweep.Ended, SweepErr: sweep.Err, SweptDays: len(sweep.Days), Unexplained: len(sweep.Unexplained),
+			NextSweep: s.store.NextSweep(), LastSweep: sweep.Ended, SweepErr: sweep.Err, SweptDays: len(sweep.Days), Unexplained: slow.reconciled.Unexplained(), Reconciled: slow.reconciled.At, SweepHeld: sweep.Held,
 			LastVerified: slow.verify.at, Verified: slow.verify.checked, Mismatches: slow.verify.bad,
 		},
 		Media: web.Media{
@@ -183,7 +187,10 @@ func alarms(s web.Snapshot, sw pbx.Status, recorder bool, slow *slowFacts) []web
 	raise(slow.disk.DaysLeft >= 0 && slow.disk.DaysLeft < lowDaysLeft, "disk-low", "Miejsca na nagrania wystarczy na %d dni", slow.disk.DaysLeft)
 	raise(slow.disk.Total > 0 && float64(slow.disk.Free) < lowFreeRatio*float64(slow.disk.Total), "disk-low", "Na dysku zostało mniej niż 5 %% miejsca")
 	raise(s.Vault.SweepErr != "", "sweep-failed", "Usuwanie po upływie terminu nie powiodło się: %s", s.Vault.SweepErr)
-	raise(s.Vault.Unexplained > 0, "unexplained-folders", "Katalogi spoza indeksu przechowywania: %d", s.Vault.Unexplained)
+	raise(s.Vault.SweepHeld != "", "sweep-held", "Usuwanie po upływie terminu wstrzymane, zegar budzi wątpliwości: %s", s.Vault.SweepHeld)
+	raise(s.Vault.Unexplained > 0, "unexplained", "Rozbieżności między plikami a indeksem: %d (brakuje %d, osieroconych %d, obcych %d)",
+		s.Vault.Unexplained, slow.reconciled.Missing, slow.reconciled.Orphans, len(slow.reconciled.Foreign))
+	raise(slow.reconciled.Err != "", "disk-unreadable", "Uzgodnienie plików z indeksem nie powiodło się: %s", slow.reconciled.Err)
 	raise(s.Vault.Mismatches > 0, "integrity", "Nagrania niezgodne z zapisem: %d", s.Vault.Mismatches)
 	raise(s.Panics > 0, "internal-errors", "Połączenia zakończone błędem wewnętrznym: %d", s.Panics)
 	return out
