@@ -174,6 +174,7 @@ func (l *leg) apply() {
 func (l *leg) closeMedia() {
 	if l.stream != nil {
 		l.stream.Close()
+		l.noteQuality(l.stream.Stats())
 		l.stream = nil
 	}
 }
