@@ -15,13 +15,15 @@ type HoursConfig struct {
 	// Name, used by queues.
 	Name string `toml:"name"`
 	// Opening times: "mon-fri 07:30-15:30", "sat 09:00-12:00". A day may have
-	// several; 24:00 is its end.
+	// several; 24:00 is its end. "fri 22:00-06:00" goes on into Saturday. A holiday
+	// is closed from midnight to midnight, whatever the days beside it say.
 	Week []string `toml:"week"`
 	// Calendar of public holidays on which it is closed: "pl" or "" for none.
 	Holidays string `toml:"holidays"`
 }
 
-// Hours tells when a queue is open. It is immutable.
+// Hours is when a queue is open by the week and the holidays. It is immutable.
+// What the office decides besides is Line's.
 type Hours struct {
 	week     [7][]span // by time.Weekday, in order, not overlapping
 	holidays bool
@@ -87,11 +89,21 @@ func (h *Hours) add(line string) error {
 	if err != nil {
 		return err
 	}
-	if b <= a {
-		return fmt.Errorf("%q ends before it begins; a night is written as two lines", times)
+	if b == a || a == 24*60 && b == 0 {
+		return fmt.Errorf("%q ends where it begins; a whole day is 00:00-24:00", times)
 	}
 	for d := from; ; d = (d + 1) % 7 {
-		h.week[d] = append(h.week[d], span{a, b})
+		if b > a {
+			h.week[d] = append(h.week[d], span{a, b})
+		} else {
+			next := (d + 1) % 7
+			if a < 24*60 {
+				h.week[d] = append(h.week[d], span{a, 24 * 60})
+			}
+			if b > 0 {
+				h.week[next] = append(h.week[next], span{0, b})
+			}
+		}
 		if d == to {
 			return nil
 		}
@@ -109,7 +121,7 @@ func minutes(s string) (int, error) {
 	return int(h*60 + m), nil
 }
 
-// Open reports whether it is open at t.
+// Open reports whether the week has it open at t.
 func (h *Hours) Open(t time.Time) bool {
 	day := ordinance.DayOf(t)
 	local := t.In(ordinance.Warsaw)
@@ -127,36 +139,6 @@ func (h *Hours) spans(day ordinance.Day) []span {
 	return h.week[day.Weekday()]
 }
 
-// horizon is how far ahead Next and Closes look, in days.
-const horizon = 366
-
-// Next returns the next instant after t at which it opens; false if it does not
-// within a year.
-func (h *Hours) Next(t time.Time) (time.Time, bool) { return h.turn(t, true) }
-
-// Closes returns the instant at which it closes next; false if it is not open
-// at t, or goes on for more than a year.
-func (h *Hours) Closes(t time.Time) (time.Time, bool) {
-	if !h.Open(t) {
-		return time.Time{}, false
-	}
-	return h.turn(t, false)
-}
-
-// turn returns the first instant after t at which it becomes open or closed.
-func (h *Hours) turn(t time.Time, open bool) (time.Time, bool) {
-	day := ordinance.DayOf(t)
-	for range horizon + 1 {
-		for _, at := range h.edges(day) {
-			if at.After(t) && h.Open(at) == open && h.Open(at.Add(-1)) != open {
-				return at, true
-			}
-		}
-		day = day.Next(1)
-	}
-	return time.Time{}, false
-}
-
 // edges are the instants of a day at which Open may turn, in order: its
 // beginning, and those at which its wall clock shows an opening or closing
 // time, or jumps. In the night in which summer time ends a time is shown twice;
@@ -164,6 +146,9 @@ func (h *Hours) turn(t time.Time, open bool) (time.Time, bool) {
 func (h *Hours) edges(day ordinance.Day) []time.Time {
 	begin, end := day.Start(), day.Next(1).Start()
 	edges := []time.Time{begin}
+	if h == nil { // always open
+		return edges
+	}
 	_, early := begin.Zone() // seconds east of UTC
 	_, late := end.Zone()
 	if _, jump := begin.ZoneBounds(); early != late {

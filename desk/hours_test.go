@@ -55,25 +55,58 @@ func TestOpen(t *testing.T) {
 func TestNextAndCloses(t *testing.T) {
 	h := hours(t, "mon-fri 07:30-15:30")
 	at := time.Date(2026, 12, 23, 20, 0, 0, 0, time.UTC)
-	next, ok := h.Next(at)
+	next, ok := line(h).Next(at)
 	// 24 December to 27 December are holidays and a weekend.
 	if want := "2026-12-28T06:30:00Z"; !ok || next.UTC().Format(time.RFC3339) != want {
 		t.Errorf("next opening %v, want %s", next.UTC(), want)
 	}
-	closes, ok := h.Closes(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC))
+	closes, ok := line(h).Closes(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC))
 	if want := "2026-11-23T14:30:00Z"; !ok || closes.UTC().Format(time.RFC3339) != want {
 		t.Errorf("closes %v, want %s", closes.UTC(), want)
 	}
-	if _, ok := h.Closes(at); ok {
+	if _, ok := line(h).Closes(at); ok {
 		t.Error("closes while it is closed")
 	}
 	never := hours(t)
-	if at, ok := never.Next(at); ok {
+	if at, ok := line(never).Next(at); ok {
 		t.Errorf("hours without a line open at %v", at)
 	}
 	always := hours(t, "mon-sun 00:00-24:00")
 	if !always.Open(time.Date(2026, 11, 23, 22, 59, 59, 0, time.UTC)) {
 		t.Error("00:00-24:00 is closed at 23:59:59")
+	}
+}
+
+// line is hours without exceptions.
+func line(h *Hours) Line { return Line{Name: "cim", Week: h} }
+
+// TestNight: times over midnight go on into the next day, but a holiday is
+// closed from midnight to midnight.
+func TestNight(t *testing.T) {
+	h := hours(t, "mon-fri 22:00-06:00")
+	for _, tc := range []struct {
+		at   string
+		want bool
+	}{
+		{"2026-11-23T20:59:59Z", false}, // Monday 21:59:59
+		{"2026-11-23T21:00:00Z", true},
+		{"2026-11-23T23:00:00Z", true}, // midnight
+		{"2026-11-24T04:59:59Z", true},
+		{"2026-11-24T05:00:00Z", false},
+		{"2026-11-28T04:59:59Z", true}, // Saturday: Friday's night
+		{"2026-11-28T22:00:00Z", false},
+		{"2026-11-10T22:30:00Z", true},  // the eve of 11 November
+		{"2026-11-10T23:00:00Z", false}, // the holiday
+		{"2026-11-11T22:00:00Z", false},
+		{"2026-11-11T23:00:00Z", true}, // its night's second half
+	} {
+		at, err := time.Parse(time.RFC3339, tc.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := h.Open(at); got != tc.want {
+			t.Errorf("open at %s: %v, want %v", tc.at, got, tc.want)
+		}
 	}
 }
 
@@ -89,6 +122,8 @@ func TestTurnsAgreeWithOpen(t *testing.T) {
 		{"mon-sun 00:00-24:00"},
 		{"sun 22:00-24:00", "mon 00:00-06:00"},
 		{"sun 22:00-24:00", "mon 00:30-01:00"},
+		{"fri-sun 22:00-06:00"},
+		{"sat 20:00-02:30", "sun 03:00-04:00", "wed-thu 18:00-00:00"},
 	}
 	for _, begin := range []time.Time{
 		time.Date(2026, 3, 27, 20, 0, 0, 0, time.UTC),
@@ -111,10 +146,10 @@ func TestTurnsAgreeWithOpen(t *testing.T) {
 					continue
 				}
 				asked := at.Add(-time.Minute)
-				if next, ok := h.Next(asked); !opens.IsZero() && (!ok || !next.Equal(opens)) {
+				if next, ok := line(h).Next(asked); !opens.IsZero() && (!ok || !next.Equal(opens)) {
 					t.Errorf("%v: opens after %v: %v %v, want %v", week, asked, next.UTC(), ok, opens)
 				}
-				if got, ok := h.Closes(asked); ok != before || before && !got.Equal(closes) {
+				if got, ok := line(h).Closes(asked); ok != before || before && !got.Equal(closes) {
 					t.Errorf("%v: closes after %v: %v %v, want %v", week, asked, got.UTC(), ok, closes)
 				}
 			}
@@ -122,14 +157,14 @@ func TestTurnsAgreeWithOpen(t *testing.T) {
 	}
 	always := hours(t, "mon-sun 00:00-24:00")
 	always.holidays = false
-	if at, ok := always.Closes(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)); ok {
+	if at, ok := line(always).Closes(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)); ok {
 		t.Errorf("closes at %v, though it is always open", at)
 	}
-	if at, ok := always.Next(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)); ok {
+	if at, ok := line(always).Next(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)); ok {
 		t.Errorf("opens at %v, though it is always open", at)
 	}
 	// Open on every day but holidays: weeks may pass before it closes.
-	christmas, ok := hours(t, "mon-sun 00:00-24:00").Closes(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC))
+	christmas, ok := line(hours(t, "mon-sun 00:00-24:00")).Closes(time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC))
 	if want := "2026-12-23T23:00:00Z"; !ok || christmas.UTC().Format(time.RFC3339) != want {
 		t.Errorf("closes %v, want %s", christmas.UTC(), want)
 	}
@@ -140,10 +175,10 @@ func TestHoursMistakes(t *testing.T) {
 		"mon":                    "days and times",
 		"mo-fr 07:30-15:30":      "days are",
 		"mon 07:30":              "form 07:30-15:30",
-		"mon 15:30-07:30":        "ends before",
 		"mon 07:30-25:00":        "time of the day",
 		"mon 7:3-15:30":          "time of the day",
-		"mon 08:00-08:00":        "ends before",
+		"mon 08:00-08:00":        "ends where",
+		"mon 24:00-00:00":        "ends where",
 		"mon -1:00-08:00":        "time of the day",
 		"mon +7:00-08:00":        "time of the day",
 		"mon-fri 07:30-15:30 ąę": "time of the day",

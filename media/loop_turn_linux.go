@@ -48,6 +48,7 @@ type loop struct {
 	table  []entry       // by descriptor
 	due    dueHeap
 	closed EngineStats // sums of the streams that are gone
+	late   punctuality
 
 	woke    time.Duration // when the last turn began that had gathered
 	counted int           // packets since window
@@ -324,8 +325,9 @@ func (l *loop) read(fd int) {
 	}
 }
 
-// packet handles one RTP datagram: judge, tap, relay. It is rewritten where it
-// lies: the header that we send is never longer than the one that came.
+// packet handles one RTP datagram: judge, tap, relay. It is opened and rewritten
+// where it lies: the header that we send is never longer than the one that came,
+// and behind the longest payload there is room for the tag of SRTP.
 func (l *loop) packet(s *loopStream, b []byte, from netip.AddrPort, at time.Duration) {
 	if !s.flow.receive(b, from, at, &l.in) {
 		return
@@ -335,12 +337,13 @@ func (l *loop) packet(s *loopStream, b []byte, from netip.AddrPort, at time.Dura
 	}
 	sink := s.listens
 	if sink == nil {
+		s.flow.count.Unclaimed++
 		return
 	}
 	if l.in.Kind != KindComfortNoise {
 		s.relayed++
 	}
-	if n := sink.flow.forward(&l.in, at, l.buf[:maxPacket]); n > 0 {
+	if n := sink.flow.forward(&l.in, at, l.buf[:maxSent]); n > 0 {
 		l.send(sink, l.buf[:n], 0, at)
 	}
 }
@@ -373,6 +376,7 @@ func (l *loop) keepTime() {
 	at := l.engine.now()
 	for len(l.due) > 0 && l.due[0].wake <= at {
 		s := l.due[0]
+		l.late.note(s.wake, at)
 		l.tick(s, at)
 		l.schedule(s)
 	}

@@ -41,6 +41,9 @@ type endpoint struct {
 	guard  *guard
 	listen ListenPacket
 	tlsCfg *tls.Config
+	*tagMaker
+
+	ladders *ladders // sees every message
 
 	// serve gets every validated request other than ACK for a non-2xx; stray
 	// gets responses that belong to no transaction (a 2xx sent again).
@@ -84,7 +87,10 @@ func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger)
 		listen = listenUDP
 	}
 	raiseUDPLimit()
-	e := &endpoint{cfg: cfg, log: log, guard: g, listen: listen, sockets: map[string]net.PacketConn{}, up: map[Listener]error{}}
+	e := &endpoint{
+		cfg: cfg, log: log, guard: g, listen: listen, tagMaker: newTagMaker(),
+		sockets: map[string]net.PacketConn{}, up: map[Listener]error{}, ladders: newLadders(),
+	}
 	if cfg.Certificate != "" {
 		cert, err := tls.LoadX509KeyPair(cfg.Certificate, cfg.Key)
 		if err != nil {
@@ -145,11 +151,17 @@ func (e *endpoint) awaitServing(addr netip.AddrPort) {
 	}
 }
 
-// servedSocket tells when sipgo begins to read it.
+// servedSocket tells when sipgo begins to read it, and shows what is sent.
 type servedSocket struct {
 	net.PacketConn
 	begun   sync.Once
 	serving chan struct{}
+	ladders *ladders
+}
+
+func (c *servedSocket) WriteTo(b []byte, to net.Addr) (int, error) {
+	c.ladders.observe(true, "UDP", b, time.Now())
+	return c.PacketConn.WriteTo(b, to)
 }
 
 func (c *servedSocket) ReadFrom(b []byte) (int, net.Addr, error) {
@@ -165,7 +177,7 @@ func (e *endpoint) open(l Listener) (serve func() error, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("listen on %v: %w", l, err)
 		}
-		conn = &servedSocket{PacketConn: conn, serving: make(chan struct{})}
+		conn = &servedSocket{PacketConn: conn, serving: make(chan struct{}), ladders: e.ladders}
 		e.mu.Lock()
 		e.sockets[conn.LocalAddr().String()] = conn
 		e.mu.Unlock()
@@ -277,12 +289,13 @@ func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error)
 		return nil, nil
 	}
 	if p.Transport != "UDP" {
-		return data, nil
+		return e.tagCancel(data), nil
 	}
 	out, kind := normalizeDatagram(data)
 	switch kind {
 	case textRequest, textResponse:
-		return out, nil
+		e.ladders.observe(false, "UDP", out, time.Now())
+		return e.tagCancel(out), nil
 	case textMalformed:
 		// The parser cannot read it: it is answered as far as it can be salvaged
 		// (RFC 4475 §3.1.2), from the socket that it came to.

@@ -16,10 +16,9 @@ const retryAfterRefusal = 5 * time.Second
 // Its goroutine owns it; calls reach it by enter, again and leave, which never
 // block.
 type queue struct {
-	cfg   QueueConfig
-	hours *desk.Hours // nil: always open
-	pool  *desk.Pool
-	box   *mailbox[queueEvent]
+	cfg  QueueConfig
+	pool *desk.Pool
+	box  *mailbox[queueEvent]
 
 	waiting []*waiter
 }
@@ -34,12 +33,9 @@ type waiter struct {
 
 type queueEvent interface{ on(q *queue) }
 
-func newQueue(cfg QueueConfig, hours *desk.Hours, pool *desk.Pool) *queue {
-	return &queue{cfg: cfg, hours: hours, pool: pool, box: newMailbox[queueEvent]()}
+func newQueue(cfg QueueConfig, pool *desk.Pool) *queue {
+	return &queue{cfg: cfg, pool: pool, box: newMailbox[queueEvent]()}
 }
-
-// open reports whether the queue takes new callers at t.
-func (q *queue) open(t time.Time) bool { return q.hours == nil || q.hours.Open(t) }
 
 type callerEntered struct {
 	c     *call

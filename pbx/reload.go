@@ -56,14 +56,13 @@ func (s *Switch) apply(ctx context.Context) {
 	old := s.queues
 	s.queues = map[string]*runningQueue{}
 	for _, q := range live.Queues {
-		hours := s.hoursOf(live, q.Hours)
 		if r := old[q.Name]; r != nil && sameQueue(r.cfg, q) {
 			s.queues[q.Name] = r
 			delete(old, q.Name)
 			continue
 		}
 		qctx, cancel := context.WithCancel(ctx)
-		r := &runningQueue{newQueue(q, hours, s.pool), cancel}
+		r := &runningQueue{newQueue(q, s.pool), cancel}
 		s.queues[q.Name] = r
 		s.tasks.Go(func() { r.run(qctx) })
 	}
@@ -127,18 +126,10 @@ func autoAwayOf(live *liveConfig, ext string) int {
 	return 0
 }
 
-func (s *Switch) hoursOf(live *liveConfig, name string) *desk.Hours {
-	for _, h := range live.Hours {
-		if h.Name == name {
-			hours, err := desk.ParseHours(h)
-			if err != nil {
-				s.log.Error("hours unusable", "err", err) // Validate has refused it before
-				return nil
-			}
-			return hours
-		}
-	}
-	return nil
+// line is when a queue takes new callers; what the office has decided besides
+// its hours is asked for at every question.
+func (s *Switch) line(q QueueConfig) desk.Line {
+	return desk.Line{Name: q.Hours, Week: s.config().hours[q.Hours], Exceptions: s.store.Exceptions}
 }
 
 // guardConfig makes the guard's networks of the configuration.

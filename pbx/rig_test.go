@@ -61,6 +61,7 @@ type rig struct {
 	resolver pbx.Resolver // of the trunks' servers; nil: the system's
 	before   int64        // records that were there when the switch was started (again)
 	stop     func()
+	wrap     func(media.Engine) media.Engine
 	lenient  bool // the peers break rules themselves: what they complain of says nothing
 }
 
@@ -230,6 +231,9 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 		Addr:   switchAddr.Addr(), PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last, Drain: time.Second, Timeout: cfg.RTP.Timeout, CNAME: "centralka", Log: log,
 	})
 	r.must(err)
+	if r.wrap != nil {
+		engine = r.wrap(engine)
+	}
 	r.sw, err = pbx.New(cfg, pbx.Parts{
 		Store: st, Recorder: r.rec, Engine: engine, Pool: r.pool, Log: log, Resolver: r.resolver,
 		ListenPacket: func(a netip.AddrPort) (net.PacketConn, error) { return r.net.ListenPacket(a) },
@@ -522,7 +526,8 @@ func (r *rig) audioFiles() []string {
 	r.t.Helper()
 	var out []string
 	r.must(filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && filepath.Ext(path) != ".db" && filepath.Base(path) != "lock" {
+		key := filepath.Base(filepath.Dir(path)) == "keys" // of the day
+		if err == nil && !d.IsDir() && filepath.Ext(path) != ".db" && !key {
 			out = append(out, path)
 		}
 		return err
