@@ -130,7 +130,7 @@ func (l *leg) security() voiceSecurity {
 	if l.trunk != nil {
 		srtp = l.trunk.cfg.SRTP
 	}
-	return securityOf(srtp, l.d.hop.transport == "TLS")
+	return securityOf(srtp, l.c.s.secret(l.d.hop))
 }
 
 // takeOffer answers the peer's offer and applies what is agreed. After an error

@@ -61,6 +61,7 @@ type rig struct {
 	resolver pbx.Resolver // of the trunks' servers; nil: the system's
 	before   int64        // records that were there when the switch was started (again)
 	stop     func()
+	prepare  func(*pbx.Switch) // may change the switch before it runs
 	wrap     func(media.Engine) media.Engine
 	forget   bool // peers keep no log: a long simulation
 	lenient  bool // the peers break rules themselves: what they complain of says nothing
@@ -240,6 +241,9 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 		ListenPacket: func(a netip.AddrPort) (net.PacketConn, error) { return r.net.ListenPacket(a) },
 	})
 	r.must(err)
+	if r.prepare != nil {
+		r.prepare(r.sw)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ectx, ecancel := context.WithCancel(context.Background())
 	rctx, rcancel := context.WithCancel(context.Background())

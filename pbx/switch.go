@@ -66,6 +66,9 @@ type Switch struct {
 	cfg  Config // as started; what may change at reload is read by config
 	live atomic.Pointer[liveConfig]
 
+	// secret tells whether keys may be said to the peer at a hop.
+	secret func(hop) bool
+
 	draining atomic.Bool
 	running  atomic.Bool
 	counts   counters
@@ -117,6 +120,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	if s.resolver = p.Resolver; s.resolver == nil {
 		s.resolver = net.DefaultResolver
 	}
+	s.secret = func(h hop) bool { return h.transport == "TLS" }
 	s.music = media.HoldMusic()
 	var err error
 	if s.prompts.closed, err = spoken("closed"); err != nil {
