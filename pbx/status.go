@@ -166,9 +166,10 @@ func (s *Switch) Status() Status {
 	}
 	now := time.Now()
 	for _, q := range queues {
-		qs := QueueStatus{Name: q.cfg.Name, Open: s.line(q.cfg).Open(now)}
+		cfg := q.config()
+		qs := QueueStatus{Name: cfg.Name, Open: s.line(cfg).Open(now)}
 		for _, c := range st.Calls {
-			if c.Queue == q.cfg.Name && (c.Phase == phaseQueued || c.Phase == phaseRinging) {
+			if c.Queue == cfg.Name && (c.Phase == phaseQueued || c.Phase == phaseRinging) {
 				qs.Waiting++
 				qs.Longest = max(qs.Longest, now.Sub(c.Queued))
 			}
