@@ -6,7 +6,6 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
-	"centralka/desk"
 	"centralka/media"
 	"centralka/ordinance"
 	"centralka/store"
@@ -32,8 +31,7 @@ type incoming struct {
 	announce  announcing
 	proof     announced
 	proven    bool
-	queue     *queue       // in which it waits, or from which it is offered
-	ticket    *desk.Ticket // its place there; nil until the queue has told
+	queue     *queue // in which it waits, or from which it is offered
 	overflows int
 	ring      *ringing
 	farewell  media.PlayID // closing message being played; the call ends after it
@@ -256,18 +254,6 @@ func (ev agentOffered) on(c *call) {
 		in.settleRinging()
 	default:
 		in.ringAgents(ev.offers, ev.q.config().RingTimeout)
-	}
-}
-
-// queuePlaced gives the call its place in the queue.
-type queuePlaced struct {
-	q *queue
-	t *desk.Ticket
-}
-
-func (ev queuePlaced) on(c *call) {
-	if in, ok := c.script.(*incoming); ok && in.queue == ev.q {
-		in.ticket = ev.t
 	}
 }
 

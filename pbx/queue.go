@@ -23,7 +23,7 @@ type queue struct {
 	pace    pace
 }
 
-// pace is the estimator with a lock of its own: calls ask it.
+// pace is the estimator with a lock of its own: Status asks it.
 type pace struct {
 	mu sync.Mutex
 	e  desk.Estimator
@@ -92,7 +92,6 @@ func (ev callerEntered) on(q *queue) {
 	}
 	configure(&r, cfg)
 	w.ticket = q.pool.Wait(r)
-	ev.c.post(queuePlaced{q, w.ticket})
 }
 
 // configure sets what the configuration says of a request.

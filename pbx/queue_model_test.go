@@ -158,7 +158,6 @@ func (m *modelOffice) told(c *modelCaller, ev event, now time.Time, news *[]give
 		}
 	case queueOverflowed:
 		m.drop(c)
-	case queuePlaced:
 	default:
 		m.bad("a call was told %T", ev)
 	}

@@ -105,6 +105,9 @@ type QueueStatus struct {
 	Open    bool
 	Waiting int
 	Longest time.Duration // the longest wait now
+	// Expected is what whoever comes now will wait, guessed from the last answers;
+	// zero if nothing can be said.
+	Expected time.Duration
 }
 
 // publish puts the call's present state where Status finds it.
@@ -174,6 +177,7 @@ func (s *Switch) Status() Status {
 				qs.Longest = max(qs.Longest, now.Sub(c.Queued))
 			}
 		}
+		qs.Expected, _ = q.expect(qs.Waiting + 1)
 		st.Queues = append(st.Queues, qs)
 	}
 	sort.Slice(st.Queues, func(i, j int) bool { return st.Queues[i].Name < st.Queues[j].Name })
