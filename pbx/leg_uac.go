@@ -61,8 +61,19 @@ func (l *leg) dial(to callee) error {
 func (l *leg) sendInvite(req *sip.Request) {
 	l.invite = req
 	l.c.s.end.transact(req, func(res *sip.Response, err error) {
-		l.post(inviteMoved{l, req, res, err})
+		if !l.post(inviteMoved{l, req, res, err}) {
+			l.answeredLate(res)
+		}
 	})
+}
+
+// answeredLate takes a 2xx that comes when the call is over, such as after a BYE
+// that overtook it: it is acknowledged and ended all the same (RFC 3261
+// §13.2.2.4).
+func (l *leg) answeredLate(res *sip.Response) {
+	if res != nil && res.IsSuccess() {
+		l.releaseFork(res)
+	}
 }
 
 // inviteMoved is a response to an INVITE of ours, or its transaction's end.
@@ -232,6 +243,16 @@ func (l *leg) refused(res *sip.Response) {
 		again.RemoveHeader("Proxy-Authorization")
 		l.authTried = false
 		l.askSession(again)
+		l.sendInvite(again)
+		return
+	}
+	if (res.StatusCode == 488 || res.StatusCode == 606 || res.StatusCode == 415) && !l.cancelled && l.state == legInviting && l.neg.concede() {
+		l.log(slog.LevelInfo, "SRTP refused, offered again in the clear", "status", res.StatusCode)
+		again := l.retry(l.invite)
+		again.RemoveHeader("Authorization")
+		again.RemoveHeader("Proxy-Authorization")
+		l.authTried = false
+		again.SetBody(l.neg.offer(media.SendRecv))
 		l.sendInvite(again)
 		return
 	}
