@@ -12,6 +12,7 @@ MAKEFLAGS += --no-print-directory
 TOOLS := gcc:gcc sipp:sip-tester baresip:baresip-core sox:sox age:age
 
 FUZZTIME ?= 60s
+SOAK     ?= 600
 
 say = @printf '\n== %s\n' "$(1)"
 
@@ -52,6 +53,9 @@ bench-page: floor ## measures anew what docs/performance.md shows; needs a quiet
 	bin/bench bench --alone --calls 200 --busy 2 --write docs/performance.md
 	bin/bench bench --scale --floor bin/relay --rate 40 --seconds 10 --write docs/performance.md
 
+soak: ## 50 calls for SOAK seconds (600): no packet lost, nothing grows
+	go run ./cmd/centralka bench --alone --calls 50 --seconds $(SOAK) $(BENCH)
+
 # What the bench compares with; no part of the program.
 floor:
 	@mkdir -p bin
@@ -87,4 +91,4 @@ tools:
 	{ $$as apt-get update && $$as apt-get install -y --no-install-recommends $$missing; } || \
 	{ echo "could not install$$missing; install by hand and run make test again"; exit 1; }
 
-.PHONY: help demo test interop bench bench-profile bench-page floor fuzz build fmt tools
+.PHONY: help demo test interop bench bench-profile bench-page soak floor fuzz build fmt tools

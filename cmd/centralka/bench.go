@@ -226,7 +226,7 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	}
 
 	say("measuring %d s", f.Seconds)
-	before, after, err := city.steady(ctx, child, f, say)
+	before, after, err := city.steady(ctx, child, f, &r.Drift, say)
 	if err != nil {
 		return r, err
 	}
@@ -268,8 +268,8 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 }
 
 // steady watches the calls talk and returns the switch's usage before and
-// after.
-func (c *benchCity) steady(ctx context.Context, child *benchChild, f benchFlags, say func(string, ...any)) (before, after benchSample, err error) {
+// after; drift is what it held after a tenth of the time and at the end.
+func (c *benchCity) steady(ctx context.Context, child *benchChild, f benchFlags, drift *benchDrift, say func(string, ...any)) (before, after benchSample, err error) {
 	pid := child.cmd.Process.Pid
 	if f.profile != "" || f.Busy > 0 {
 		if err := child.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
@@ -284,7 +284,12 @@ func (c *benchCity) steady(ctx context.Context, child *benchChild, f benchFlags,
 		if err := benchPause(ctx, child, time.Until(before.at.Add(time.Duration(s)*time.Second))); err != nil {
 			return before, after, err
 		}
-		if s%5 == 0 && s < f.Seconds {
+		if s == 1+f.Seconds/10 {
+			if drift.First, err = benchHeldBy(pid); err != nil {
+				return before, after, err
+			}
+		}
+		if s%5 == 0 && s < f.Seconds && (f.Seconds <= 60 || s%60 == 0) {
 			now := c.load.picture()
 			say("  %d s: %d packets relayed, delay p99 %v", s, now.got, now.delay.quantile(0.99).Round(time.Microsecond))
 		}
@@ -293,6 +298,9 @@ func (c *benchCity) steady(ctx context.Context, child *benchChild, f benchFlags,
 		return before, after, err
 	}
 	c.load.measure(false)
+	if drift.Last, err = benchHeldBy(pid); err != nil {
+		return before, after, err
+	}
 	if f.profile != "" || f.Busy > 0 {
 		if err := child.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
 			return before, after, fmt.Errorf("end the profile: %w", err)
