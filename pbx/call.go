@@ -160,6 +160,8 @@ func (c *call) leave() {
 			if !ev.req.IsAck() {
 				c.s.end.reply(ev.req, ev.tx, 481, "Call/Transaction Does Not Exist")
 			}
+		case inviteMoved:
+			ev.l.answeredLate(ev.res)
 		case refusable:
 			ev.refuse()
 		}
@@ -243,7 +245,7 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	}
 	c.finishRecord(now)
 	c.s.log.Info("call ended", "call", c.rec.ID, "direction", string(c.rec.Direction), "cause", string(cause),
-		"trunk", c.rec.Trunk, "queue", c.rec.Queue, "ext", c.lastExtension(), "began", c.rec.Began, "answered", c.rec.Answered, "ended", now)
+		"trunk", c.rec.Trunk, "queue", c.rec.Queue, "ext", c.lastExtension(), "began", c.rec.Began, "answered", c.rec.Answered, "ended", now, "mos", worst(c.rec))
 }
 
 func (c *call) lastExtension() string {

@@ -62,6 +62,12 @@ type RTPConfig struct {
 	// A call ends when a party that may send voice was silent, RTCP included, for
 	// so long; off while held; "0" is never.
 	Timeout time.Duration `toml:"timeout"`
+	// Most calls at a time, of every kind; 0 is no limit but ports. Emergency calls
+	// are never held back.
+	MaxCalls int `toml:"max_calls"`
+	// New calls are refused (503, emergency calls excepted) while voice leaves later
+	// than this after its time, on average over about two seconds; "0" is never.
+	MaxLateness time.Duration `toml:"max_lateness"`
 	// DiffServ code point of voice packets (46 is EF, RFC 3246).
 	DSCP int `toml:"dscp"`
 }
@@ -301,7 +307,7 @@ func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last
 func DefaultConfig() Config {
 	return Config{
 		SIP:   SIPConfig{OptionsInterval: 30 * time.Second, UserAgent: "centralka"},
-		RTP:   RTPConfig{Ports: PortRange{20000, 29999}, Timeout: 60 * time.Second, DSCP: 46},
+		RTP:   RTPConfig{Ports: PortRange{20000, 29999}, Timeout: 60 * time.Second, DSCP: 46, MaxLateness: defaultLateness},
 		Dial:  DialConfig{OutsidePrefix: "0", Emergency: []string{"112", "997", "998", "999"}, Allow: []string{"+48"}, Block: []string{"+4870", "+4830", "+4840"}, MaxOutgoingPerExtension: 2},
 		Guard: GuardConfig{Bans: true},
 	}

@@ -174,6 +174,11 @@ func (k checker) rtp() {
 		k.warn("rtp.advertise", "sip.advertise is a name, which many phones do not look up for voice; give the address here")
 	}
 	k.notNegative("rtp.timeout", r.Timeout, "never")
+	k.atLeast("rtp.max_calls", r.MaxCalls, 0, ", which is no limit")
+	k.notNegative("rtp.max_lateness", r.MaxLateness, "never")
+	if r.MaxLateness > 0 && r.MaxLateness < 5*time.Millisecond {
+		k.warn("rtp.max_lateness", "%v refuses calls on a machine that is merely busy; 40ms is usual", r.MaxLateness)
+	}
 	if r.Timeout > 0 && r.Timeout < 10*time.Second {
 		k.warn("rtp.timeout", "%v ends calls of phones that send nothing in silence; 60s is usual", r.Timeout)
 	}

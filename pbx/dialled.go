@@ -57,6 +57,9 @@ func (c *dialled) start(req *sip.Request) {
 	case c.s.draining.Load() && route.kind != routeEmergency:
 		c.end(store.CauseShutdown, nil)
 		return
+	case route.kind != routeEmergency && c.s.overloaded():
+		c.end(store.CauseOverload, nil)
+		return
 	case route.kind == routeNotFound:
 		c.end(store.CauseNotFound, nil)
 		return

@@ -55,7 +55,7 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		c.rec.Queue = name // the one it came for, also if it never gets there
 	}
 	switch {
-	case !c.s.Ready():
+	case !c.s.Ready(), c.s.overloaded():
 		reject(store.CauseOverload)
 		return
 	case !a.trunk.admit():

@@ -108,8 +108,8 @@ func (s *system) snapshot() web.Snapshot {
 		},
 		Media: web.Media{
 			Engine: sw.Engine.Kind, Streams: sw.Engine.Streams, Ports: sw.Engine.Ports, Draining: sw.Engine.Draining,
-			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Foreign: sw.Engine.Foreign, Malformed: sw.Engine.Malformed,
-			Forged: sw.Engine.Forged, Replayed: sw.Engine.Replayed, Unsent: sw.Engine.Unsent,
+			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Dropped: sw.Engine.Drops.ByCause(),
+			Late: sw.Lateness.Mean, LateMax: sw.Lateness.Max, Heard: mosOf(sw.Heard), Told: mosOf(sw.Told),
 		},
 	}
 	for d, n := range sw.Began {
@@ -128,7 +128,7 @@ func (s *system) snapshot() web.Snapshot {
 		}
 		out.Calls = append(out.Calls, web.Call{
 			ID: c.ID.String()[:8], Direction: string(c.Direction), Phase: c.Phase, Began: c.Began, Since: c.Since,
-			Trunk: c.Trunk, Queue: c.Queue, Extension: c.Extension, Recorded: c.Recorded, Held: c.Held,
+			Trunk: c.Trunk, Queue: c.Queue, Extension: c.Extension, Recorded: c.Recorded, Held: c.Held, MOS: c.MOS,
 			Voices: voices,
 		})
 	}
@@ -145,6 +145,14 @@ func (s *system) snapshot() web.Snapshot {
 		out.Agents = append(out.Agents, agentStatus(a))
 	}
 	out.Alarms = alarms(out, sw, rec.Alarm, slow)
+	return out
+}
+
+func mosOf(m pbx.MOSCounts) web.MOS {
+	out := web.MOS{N: m.N, Sum: m.Sum, AtMost: map[float64]uint64{}}
+	for i, bound := range pbx.MOSBounds {
+		out.AtMost[bound] = m.AtMost[i]
+	}
 	return out
 }
 
@@ -174,6 +182,7 @@ func alarms(s web.Snapshot, sw pbx.Status, recorder bool, slow *slowFacts) []web
 	for _, t := range s.Trunks {
 		raise(!t.Up, "trunk-down", "Łącze %s nie odpowiada", t.Name)
 	}
+	raise(sw.TooLate, "overload", "Głos wychodzi z opóźnieniem średnio %d ms; nowe połączenia są odrzucane", s.Media.Late.Milliseconds())
 	raise(slow.err != nil, "disk-unreadable", "Nie można odczytać stanu dysku: %v", slow.err)
 	raise(slow.disk.DaysLeft >= 0 && slow.disk.DaysLeft < lowDaysLeft, "disk-low", "Miejsca na nagrania wystarczy na %d dni", slow.disk.DaysLeft)
 	raise(slow.disk.Total > 0 && float64(slow.disk.Free) < lowFreeRatio*float64(slow.disk.Total), "disk-low", "Na dysku zostało mniej niż 5 %% miejsca")
