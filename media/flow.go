@@ -78,6 +78,32 @@ type performance struct {
 	n      int64
 	ts     uint32 // timestamp of frame 0
 	seated bool   // ts is set
+	begun  bool   // a frame was sent since it was seated
+	// before is what looped until now, and where: it fades out over one frame more.
+	before   *Prompt
+	beforeAt int
+}
+
+// next fills dst with the next frame. What loops fades in and out, so that no step
+// in it is heard as a click; a prompt with an end is sent as it is.
+func (p *performance) next(dst []byte, law Codec) {
+	if p.before != nil {
+		p.before.frame(dst, p.beforeAt, law, true)
+		fade(dst, law, false)
+		p.before = nil
+		p.n++
+		return
+	}
+	p.prompt.frame(dst, p.at, law, p.loop)
+	if p.loop && !p.begun {
+		fade(dst, law, true)
+	}
+	p.begun = true
+	p.n++
+	p.at += FrameSamples
+	if p.loop {
+		p.at %= p.prompt.samples()
+	}
 }
 
 func (p *performance) due() time.Duration { return p.start + time.Duration(p.n)*FrameTime }
@@ -137,10 +163,14 @@ func (f *flow) speaks() bool {
 
 // begin a prompt in place of what was sent before.
 func (f *flow) playPrompt(p *Prompt, loop bool, at time.Duration) PlayID {
+	now := performance{prompt: p, loop: loop}
+	if f.mode == playing && f.play.loop && f.play.seated {
+		now.before, now.beforeAt = f.play.prompt, f.play.at
+	}
 	f.silence(at)
 	f.plays++
-	f.mode = playing
-	f.play = performance{id: f.plays, prompt: p, loop: loop}
+	now.id = f.plays
+	f.mode, f.play = playing, now
 	f.seat(at)
 	return f.plays
 }
@@ -152,10 +182,10 @@ func (f *flow) seat(at time.Duration) {
 	case !can && !p.loop:
 		f.breakOff(at)
 	case !can:
-		p.seated = false
+		p.seated, p.before = false, nil
 	case !p.seated:
 		_, p.ts = f.out.resume(at)
-		p.start, p.n, p.seated = at, 0, true
+		p.start, p.n, p.seated, p.begun = at, 0, true, false
 	}
 }
 

@@ -102,7 +102,7 @@ func (f *flow) frame(at time.Duration, buf []byte) int {
 	if late < 0 {
 		return 0
 	}
-	if !p.loop && p.at >= p.prompt.samples() {
+	if !p.loop && p.before == nil && p.at >= p.prompt.samples() {
 		f.end(true, due)
 		return 0
 	}
@@ -117,15 +117,10 @@ func (f *flow) frame(at time.Duration, buf []byte) int {
 	}
 	seq, ts := t.seq+1, p.ts+uint32(p.n)*FrameSamples
 	t.header(buf, f.params.PayloadType, t.mark, seq, ts, FrameSamples)
-	p.prompt.frame(buf[rtpHeader:rtpHeader+FrameSamples], p.at, f.params.Codec, p.loop)
+	p.next(buf[rtpHeader:rtpHeader+FrameSamples], f.params.Codec)
 	t.newest(seq)
 	t.last = at
 	t.audio(ts, due, FrameSamples)
-	p.n++
-	p.at += FrameSamples
-	if p.loop {
-		p.at %= p.prompt.samples()
-	}
 	f.count.Sent++
 	sealed := f.seal(buf, rtpHeader+FrameSamples)
 	if sealed == 0 && !p.loop {

@@ -191,7 +191,9 @@ type Stream interface {
 	// Play sends the prompt from its first frame in place of what was sent
 	// before, paced by the clock without drift; loop repeats it for ever. The
 	// end, or the replacement, is reported as Played with the returned id; that
-	// may happen before Play has returned. Close is a replacement too.
+	// may happen before Play has returned. Close is a replacement too. What loops
+	// fades in over its first frame, and out over one more if another prompt
+	// replaces it.
 	// Before Configure, and while Direction forbids sending, a prompt that does
 	// not loop is broken off at once (Played, not Complete).
 	Play(p *Prompt, loop bool) PlayID

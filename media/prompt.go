@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -116,6 +117,31 @@ func checkWAVFormat(b []byte) error {
 	return nil
 }
 
+// NewPromptPCMA makes a prompt of A-law samples; it keeps no reference to them.
+func NewPromptPCMA(alaw []byte) *Prompt {
+	p := &Prompt{alaw: slices.Clone(alaw), ulaw: make([]byte, len(alaw))}
+	transcode(p.ulaw, alaw, PCMA, PCMU)
+	return p
+}
+
+// Silent is a prompt of d of silence.
+func Silent(d time.Duration) *Prompt { return NewPrompt(make([]int16, d/sampleTime)) }
+
+// JoinPrompts makes one prompt of several, one after the other.
+func JoinPrompts(parts ...*Prompt) *Prompt {
+	n := 0
+	for _, part := range parts {
+		n += part.samples()
+	}
+	p := &Prompt{alaw: make([]byte, 0, n), ulaw: make([]byte, 0, n)}
+	for _, part := range parts {
+		if part != nil {
+			p.alaw, p.ulaw = append(p.alaw, part.alaw...), append(p.ulaw, part.ulaw...)
+		}
+	}
+	return p
+}
+
 // Duration is how long the prompt plays.
 func (p *Prompt) Duration() time.Duration {
 	return time.Duration(p.samples()) * sampleTime
@@ -145,5 +171,20 @@ func (p *Prompt) frame(dst []byte, at int, law Codec, loop bool) {
 		}
 		dst[n] = encodedZero(law)
 		n++
+	}
+}
+
+// fade lets the samples in dst, of the given law, rise from silence or fall to it.
+func fade(dst []byte, law Codec, rise bool) {
+	for i, b := range dst {
+		part := int32(2*i + 1)
+		if !rise {
+			part = int32(2*len(dst)) - part
+		}
+		if law == PCMA {
+			dst[i] = EncodePCMA(int16(int32(DecodePCMA(b)) * part / int32(2*len(dst))))
+		} else {
+			dst[i] = EncodePCMU(int16(int32(DecodePCMU(b)) * part / int32(2*len(dst))))
+		}
 	}
 }

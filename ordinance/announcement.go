@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-//go:embed audio/*.wav audio/*.json
+//go:embed audio/*.wav audio/*.al audio/*.json
 var spoken embed.FS
 
 // Announcement is a text together with its recording. Calls keep its version

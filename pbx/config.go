@@ -152,6 +152,18 @@ type QueueConfig struct {
 	Overflow string `toml:"overflow"`
 	// Name of the [[hours]] it is open in; empty: always.
 	Hours string `toml:"hours"`
+	// How often who waits is told the place in the queue, for the first time after
+	// five seconds; "0" is never, else 15 seconds at least.
+	AnnouncePosition time.Duration `toml:"announce_position"`
+	// Whether the wait that is expected is told with the place, as soon as it can be
+	// guessed: some calls were answered lately, and somebody takes calls.
+	AnnounceWait bool `toml:"announce_wait"`
+	// How often who waits is asked for patience; "0" is never, else 15 seconds at
+	// least.
+	Periodic time.Duration `toml:"periodic"`
+	// Recording for that, of a minute at most: WAV, 8 kHz, mono, 16 bit. Empty: the
+	// embedded "Wszyscy konsultanci są zajęci. Prosimy czekać."
+	PeriodicFile string `toml:"periodic_file"`
 }
 
 // ExtensionConfig is one [[extension]]: a desk phone's account. Its password
@@ -324,7 +336,7 @@ func DefaultTrunk() TrunkConfig { return TrunkConfig{MaxCalls: 60, SRTP: "off"} 
 
 // DefaultQueue returns the defaults of a [[queue]].
 func DefaultQueue() QueueConfig {
-	return QueueConfig{Strategy: "longest-idle", RingTimeout: 20 * time.Second, MaxWait: 15 * time.Minute, MaxLength: 50}
+	return QueueConfig{Strategy: "longest-idle", RingTimeout: 20 * time.Second, MaxWait: 15 * time.Minute, MaxLength: 50, AnnounceWait: true}
 }
 
 // DefaultExtension returns the defaults of an [[extension]].

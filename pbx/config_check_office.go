@@ -58,6 +58,11 @@ func (k checker) queues() {
 		k.priority(key("priority"), q.Priority)
 		k.atLeast(key("auto_away_after"), q.AutoAwayAfter, 0, ", which is never")
 		k.atLeast(key("max_length"), q.MaxLength, 0, ", which is no limit")
+		k.spoken(key("announce_position"), q.AnnouncePosition)
+		k.spoken(key("periodic"), q.Periodic)
+		if q.PeriodicFile != "" && q.Periodic == 0 {
+			k.warn(key("periodic_file"), "is never played: periodic is \"0\"")
+		}
 		if q.MaxWait > 0 && q.MaxWait < q.RingTimeout {
 			k.warn(key("max_wait"), "%v is over before the first phone has rung for its %v", q.MaxWait, q.RingTimeout)
 		}
@@ -70,6 +75,13 @@ func (k checker) queues() {
 		if q.Hours != "" && !slices.ContainsFunc(k.Hours, func(h desk.HoursConfig) bool { return h.Name == q.Hours }) {
 			k.bad(key("hours"), "%q: there are no such [[hours]]", q.Hours)
 		}
+	}
+}
+
+// spoken keeps messages to who waits from following one another without a pause.
+func (k checker) spoken(key string, every time.Duration) {
+	if every != 0 && every < noticePause {
+		k.bad(key, "%v is too often: %v at least, or \"0\", which is never", every, noticePause)
 	}
 }
 

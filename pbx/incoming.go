@@ -37,6 +37,7 @@ type incoming struct {
 	ring      *ringing
 	farewell  media.PlayID // closing message being played; the call ends after it
 	why       store.Cause  // with which the closing message ends the call
+	telling   telling
 }
 
 // start answers the INVITE: Trying was sent, the trunk is known. It runs on the
@@ -123,7 +124,7 @@ func (c *incoming) played(l *leg, p media.Played) {
 		c.end(c.why, nil)
 		return
 	}
-	if c.proven || p.Play != c.announce.id {
+	if c.told(p) || c.proven || p.Play != c.announce.id {
 		return
 	}
 	proof, ok := c.announce.heard(p)
@@ -197,6 +198,7 @@ func (c *incoming) route(target string) {
 
 // music plays hold music to the waiting caller.
 func (c *incoming) music() {
+	c.telling = telling{}
 	if c.a.stream != nil {
 		c.a.stream.Play(c.s.music, true)
 	}
@@ -208,6 +210,7 @@ func (c *incoming) bidFarewell(p *media.Prompt, cause store.Cause) {
 	c.stopRinging()
 	c.phase = phaseClosing
 	c.why = cause
+	c.telling = telling{}
 	if c.a.stream == nil || c.a.params.Direction&media.SendOnly == 0 {
 		c.end(cause, nil)
 		return
@@ -309,6 +312,7 @@ func (c *incoming) answered(l *leg) {
 
 // served: an agent has the call.
 func (c *incoming) served() {
+	c.telling = telling{}
 	if c.queue != nil {
 		c.queue.served(c.call)
 		c.queue = nil

@@ -34,6 +34,8 @@ type waiter struct {
 	c      *call
 	came   time.Time // into this queue
 	ticket *desk.Ticket
+	told   time.Time // its place, last
+	asked  time.Time // for patience, last
 }
 
 type queueEvent interface{ on(q *queue) }
@@ -214,7 +216,8 @@ func (q *queue) run(ctx context.Context) {
 		for _, ev := range q.box.take() {
 			ev.on(q)
 		}
-		timer.Reset(q.overflow(time.Now()))
+		now := time.Now()
+		timer.Reset(min(q.overflow(now), q.notify(now)))
 		select {
 		case <-ctx.Done():
 			return

@@ -22,6 +22,9 @@ func (s *Switch) Reload(cfg Config) (needRestart []string, err error) {
 	if live.audioErr != nil {
 		return nil, live.audioErr
 	}
+	if live.patienceErr != nil {
+		return nil, live.patienceErr
+	}
 	if !slices.Equal(cfg.SIP.Listen, s.cfg.SIP.Listen) || cfg.SIP.Certificate != s.cfg.SIP.Certificate || cfg.SIP.Key != s.cfg.SIP.Key {
 		needRestart = append(needRestart, "sip.listen")
 	}

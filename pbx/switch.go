@@ -62,6 +62,7 @@ type Switch struct {
 	lampBoard *lampBoard
 	music     *media.Prompt
 	prompts   struct{ closed, busy *media.Prompt }
+	phrases   *phrasebook
 
 	cfg  Config // as started; what may change at reload is read by config
 	live atomic.Pointer[liveConfig]
@@ -104,6 +105,8 @@ type liveConfig struct {
 	announcements map[string]*announcement // by NumberConfig.Announcement
 	audioErr      error                    // why an announcement cannot be played
 	outgoing      *media.Prompt
+	patience      map[string]*media.Prompt // by QueueConfig.PeriodicFile
+	patienceErr   error                    // why one of them cannot be played
 	plan          *DialPlan
 }
 
@@ -129,9 +132,15 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	if s.prompts.busy, err = spoken("busy"); err != nil {
 		return nil, err
 	}
+	if s.phrases, err = newPhrasebook(); err != nil {
+		return nil, err
+	}
 	live, err := prepare(cfg)
 	if err != nil {
 		return nil, err
+	}
+	if live.patienceErr != nil { // calls go on without it
+		s.log.Error("recording for who waits unusable: the embedded one is played", "err", live.patienceErr)
 	}
 	s.live.Store(live)
 	s.guard = newGuard(s.guardConfig(cfg))
@@ -192,6 +201,7 @@ func prepare(cfg Config) (*liveConfig, error) {
 			l.outgoing = a.prompt
 		}
 	}
+	l.patience, l.patienceErr = readPatiences(cfg.Queues)
 	d := cfg.Dial
 	plan, err := newDialPlan(DialRules{OutsidePrefix: d.OutsidePrefix, Emergency: d.Emergency, Allow: d.Allow, Block: d.Block})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"centralka/ordinance"
+	"centralka/pbx"
 	"centralka/store"
 )
 
@@ -59,6 +60,11 @@ func checkFiles(path string, cfg Config) error {
 	for i, n := range cfg.Numbers {
 		if n.Announcement != "" {
 			bad(fmt.Sprintf("number[%d].announcement", i), checkAudio(n.Announcement, ""))
+		}
+	}
+	for i, q := range cfg.Queues {
+		if q.PeriodicFile != "" {
+			bad(fmt.Sprintf("queue[%d].periodic_file", i), pbx.CheckPeriodic(q.PeriodicFile))
 		}
 	}
 	for _, c := range []struct{ key, certificate, private string }{

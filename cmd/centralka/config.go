@@ -239,6 +239,9 @@ func (c *Config) resolve(dir string) {
 	for i := range c.Numbers {
 		paths = append(paths, &c.Numbers[i].Announcement)
 	}
+	for i := range c.Queues {
+		paths = append(paths, &c.Queues[i].PeriodicFile)
+	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

@@ -104,6 +104,7 @@ func TestCheckReadsTheFiles(t *testing.T) {
 		{"good", "[announcement]\nfile = \"good.wav\"\nsha256 = \"" + good + "\"\n", ""},
 		{"altered", "[announcement]\nfile = \"good.wav\"\nsha256 = \"" + strings.Repeat("ab", 32) + "\"\n", `announcement\.file: .*good\.wav: nagranie zostało zmienione`},
 		{"missing", "[announcement]\nfile = \"none.wav\"\nsha256 = \"" + good + "\"\n", `announcement\.file: open .*none\.wav`},
+		{"no periodic file", "[[queue]]\nname = \"x\"\nperiodic = \"1m\"\nperiodic_file = \"none.wav\"\n", `queue\[0\]\.periodic_file: open .*none\.wav`},
 		{"no WAV", "[announcement]\noutgoing = \"centralka.toml\"\n", `announcement\.outgoing: .*centralka\.toml: `},
 		{"no certificate", "[web]\ncertificate = \"good.wav\"\nkey = \"good.wav\"\n", `web\.certificate: tls: `},
 		{"no folder", "[vault]\ndir = \"good.wav\"\n", `vault\.dir: .*good\.wav is not a folder`},
