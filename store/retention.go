@@ -14,21 +14,26 @@ import (
 
 // Buckets of centralka.db. None of them may hold a citizen's number or name.
 var (
-	bucketRetention  = []byte("retention")  // day -> retentionLine
-	bucketTombstones = []byte("tombstones") // day, kind, id -> Tombstone
-	bucketSweeps     = []byte("sweeps")     // cutoff day -> SweepReport
-	bucketBindings   = []byte("bindings")   // extension -> []Binding
-	bucketMarks      = []byte("marks")      // name -> value
-	bucketOutages    = []byte("outages")    // end -> Outage
-	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
-	bucketAudit      = []byte("audit")      // number -> line, see AuditEvent
-	bucketAuditBy    = []byte("audit by")   // account or object, number -> nothing
-	bucketClosures   = []byte("closures")   // id -> Closure
-	bucketOverrides  = []byte("overrides")  // name of hours -> Override
-	bucketUnits      = []byte("units")      // id -> Unit
-	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
+	bucketRetention    = []byte("retention")    // day -> retentionLine
+	bucketTombstones   = []byte("tombstones")   // day, kind, id -> Tombstone
+	bucketSweeps       = []byte("sweeps")       // cutoff day -> SweepReport
+	bucketBindings     = []byte("bindings")     // extension -> []Binding
+	bucketMarks        = []byte("marks")        // name -> value
+	bucketOutages      = []byte("outages")      // end -> Outage
+	bucketIntegrity    = []byte("integrity")    // day -> DayCheck
+	bucketAudit        = []byte("audit")        // number -> line, see AuditEvent
+	bucketAuditBy      = []byte("audit by")     // account or object, number -> nothing
+	bucketAccounts     = []byte("accounts")     // id -> Account
+	bucketLogins       = []byte("logins")       // login -> id
+	bucketCredentials  = []byte("credentials")  // id -> credentials
+	bucketSessions     = []byte("sessions")     // hash of token -> Session
+	bucketDesignations = []byte("designations") // id -> Designation
+	bucketClosures     = []byte("closures")     // id -> Closure
+	bucketOverrides    = []byte("overrides")    // name of hours -> Override
+	bucketUnits        = []byte("units")        // id -> Unit
+	centralBuckets     = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
 		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
-		bucketAudit, bucketAuditBy}
+		bucketAudit, bucketAuditBy, bucketAccounts, bucketLogins, bucketCredentials, bucketSessions, bucketDesignations}
 )
 
 // dayState is where a day is on its way out; it only goes forward.

@@ -115,6 +115,9 @@ type Store struct {
 	usage     DiskUsage
 	measured  time.Time
 
+	seen      sightings // of sessions
+	passwords hasher
+
 	sweeping sync.Mutex  // one sweep at a time
 	unsynced atomic.Bool // a journal was written since the last SyncJournals
 }
@@ -168,6 +171,9 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	if err := s.markStart(time.Now()); err != nil {
 		return nil, fmt.Errorf("mark start in %s: %w", cfg.Dir, err)
+	}
+	if err := s.foundUnits(); err != nil {
+		return nil, fmt.Errorf("make the ordinance's units in %s: %w", cfg.Dir, err)
 	}
 	s.recoverDays()
 	return s, nil

@@ -54,7 +54,7 @@ func (s *Store) PutUnit(u Unit, by, reason string) (Unit, Change, error) {
 			if at >= 0 {
 				ch.Text += fmt.Sprintf(", przedtem „%s” (%s)", units[at].Name, state[units[at].Active])
 			}
-			return putJSON(tx.Bucket(bucketUnits), u.ID[:], u)
+			return errors.Join(putJSON(tx.Bucket(bucketUnits), u.ID[:], u), appendAudit(tx, ch.audit(ActionUnitChanged, ObjectOf(ObjectUnit, u.ID))))
 		})
 	}
 	if err != nil {
@@ -105,8 +105,11 @@ func (s *Store) RemoveUnit(id ID, by, reason string) (Change, error) {
 			if err := getJSON(text, &u); err != nil {
 				return err
 			}
+			if slices.ContainsFunc(foundingUnits, func(o Unit) bool { return o.ID == id }) {
+				return Fault{"unit", "named_by_the_ordinance"}
+			}
 			ch.Text = fmt.Sprintf("usunięcie jednostki „%s”", u.Name)
-			return tx.Bucket(bucketUnits).Delete(id[:])
+			return errors.Join(tx.Bucket(bucketUnits).Delete(id[:]), appendAudit(tx, ch.audit(ActionUnitRemoved, ObjectOf(ObjectUnit, id))))
 		})
 	}
 	if err != nil {

@@ -43,6 +43,10 @@ func commands() []command {
 		{"check", "check a configuration and show the values in effect", runCheck},
 		{"retention preview", "list what the sweep of a day will remove", runPreview},
 		{"verify", "hash every recording again, follow the audit log", runVerify},
+		{"user add", "make an account of the console, the first administrator's above all", runUser("add", "Makes an account and prints a password for its first login.")},
+		{"user list", "list the accounts", runUser("list", "Lists the accounts.")},
+		{"user reset", "give an account a new password and no second factor", runUser("reset", "Prints a new password, takes the second factor away and ends the account's\nsessions.")},
+		{"user disable", "keep an account from logging in", runUser("disable", "Ends the account's sessions and keeps it from logging in.")},
 		{"bench", "measure the switch on this machine under recorded calls", runBench},
 		{"version", "say which version this is", runVersion},
 	}
