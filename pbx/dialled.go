@@ -246,7 +246,7 @@ func (c *dialled) stopRinging() {
 	if c.ring == nil {
 		return
 	}
-	c.ring.cancel("")
+	c.ring.cancel()
 	c.rec.Rings = append(c.rec.Rings, c.ring.rings()...)
 	c.ring = nil
 }

@@ -41,6 +41,7 @@ type endpoint struct {
 	guard  *guard
 	listen ListenPacket
 	tlsCfg *tls.Config
+	*tagMaker
 
 	ladders *ladders // sees every message
 
@@ -86,7 +87,10 @@ func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger)
 		listen = listenUDP
 	}
 	raiseUDPLimit()
-	e := &endpoint{cfg: cfg, log: log, guard: g, listen: listen, sockets: map[string]net.PacketConn{}, up: map[Listener]error{}, ladders: newLadders()}
+	e := &endpoint{
+		cfg: cfg, log: log, guard: g, listen: listen, tagMaker: newTagMaker(),
+		sockets: map[string]net.PacketConn{}, up: map[Listener]error{}, ladders: newLadders(),
+	}
 	if cfg.Certificate != "" {
 		cert, err := tls.LoadX509KeyPair(cfg.Certificate, cfg.Key)
 		if err != nil {
@@ -285,13 +289,13 @@ func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error)
 		return nil, nil
 	}
 	if p.Transport != "UDP" {
-		return data, nil
+		return e.tagCancel(data), nil
 	}
 	out, kind := normalizeDatagram(data)
 	switch kind {
 	case textRequest, textResponse:
 		e.ladders.observe(false, "UDP", out, time.Now())
-		return out, nil
+		return e.tagCancel(out), nil
 	case textMalformed:
 		// The parser cannot read it: it is answered as far as it can be salvaged
 		// (RFC 4475 §3.1.2), from the socket that it came to.

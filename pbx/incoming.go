@@ -103,7 +103,7 @@ func (c *incoming) beginAnnouncement() {
 
 func (c *incoming) noAck(*leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.end(store.CauseNoAck, nil)
 }
 
@@ -134,8 +134,29 @@ func (c *incoming) played(l *leg, p media.Played) {
 	c.route(c.number.Target)
 }
 
+// drainBegan says that the switch takes no new calls any more: who is with nobody
+// yet is told so.
+type drainBegan struct{}
+
+func (drainBegan) on(c *call) {
+	in, ok := c.script.(*incoming)
+	if ok && !c.over && in.proven && !in.talking && in.farewell == 0 {
+		in.turnAway()
+	}
+}
+
+func (c *incoming) turnAway() {
+	row := causes[store.CauseShutdown]
+	c.stopRinging(reasonHeader("Q.850", row.q850, row.text))
+	c.bidFarewell(c.s.prompts.busy, store.CauseShutdown)
+}
+
 // route sends an announced caller to "queue:…" or "extension:…".
 func (c *incoming) route(target string) {
+	if c.s.draining.Load() {
+		c.turnAway()
+		return
+	}
 	kind, name, _ := strings.Cut(target, ":")
 	switch kind {
 	case "queue":
@@ -175,7 +196,7 @@ func (c *incoming) music() {
 // bidFarewell plays a closing message and then ends the call.
 func (c *incoming) bidFarewell(p *media.Prompt, cause store.Cause) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.phase = phaseClosing
 	c.why = cause
 	if c.a.stream == nil || c.a.params.Direction&media.SendOnly == 0 {
@@ -193,7 +214,7 @@ func (ev queueOverflowed) on(c *call) {
 	if !ok || c.over || in.queue != ev.q || in.talking {
 		return
 	}
-	in.stopRinging("")
+	in.stopRinging()
 	in.queue = nil
 	if o := ev.q.cfg.Overflow; o != "" {
 		in.route(o)
@@ -301,12 +322,12 @@ func (c *incoming) leaveQueue() {
 	}
 }
 
-// stopRinging takes back what rings; reason is said to the phones.
-func (c *incoming) stopRinging(reason string) {
+// stopRinging takes back what rings; headers say why.
+func (c *incoming) stopRinging(headers ...sip.Header) {
 	if c.ring == nil {
 		return
 	}
-	c.ring.cancel(reason)
+	c.ring.cancel(headers...)
 	c.rec.Rings = append(c.rec.Rings, c.ring.rings()...)
 	c.ring.close()
 	c.ring = nil
@@ -334,7 +355,7 @@ func (c *incoming) hungUp(l *leg, q850 int) {
 // gaveUp is the caller hanging up before the conversation.
 func (c *incoming) gaveUp(l *leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	switch {
 	case !c.proven:
 		c.end(store.CauseAnnouncementHangup, l)
@@ -361,13 +382,13 @@ func (c *incoming) mediaChanged(l *leg) {
 
 func (c *incoming) mediaFailed(*leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.end(store.CauseNotAcceptable, nil)
 }
 
 func (c *incoming) mediaTimedOut(l *leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.end(store.CauseMediaTimeout, nil)
 }
 

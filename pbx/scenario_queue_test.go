@@ -71,7 +71,7 @@ func TestNextAgent(t *testing.T) {
 		{"do not disturb", pbxtest.Reject(480), "unreachable"},
 		{"broken", pbxtest.Reject(500), "unreachable"},
 		{"moved", pbxtest.Reject(302), "declined"},
-		{"dead", pbxtest.Behaviour{Ignore: true}, "timeout"},
+		{"dead", pbxtest.Behaviour{Ignore: true}, "unreachable"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := briefCity(t, "101", "102")

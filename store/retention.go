@@ -18,6 +18,7 @@ var (
 	bucketTombstones   = []byte("tombstones")   // day, kind, id -> Tombstone
 	bucketSweeps       = []byte("sweeps")       // cutoff day -> SweepReport
 	bucketBindings     = []byte("bindings")     // extension -> []Binding
+	bucketPhones       = []byte("phones")       // extension -> PhoneState
 	bucketMarks        = []byte("marks")        // name -> value
 	bucketOutages      = []byte("outages")      // end -> Outage
 	bucketIntegrity    = []byte("integrity")    // day -> DayCheck
@@ -31,7 +32,7 @@ var (
 	bucketClosures     = []byte("closures")     // id -> Closure
 	bucketOverrides    = []byte("overrides")    // name of hours -> Override
 	bucketUnits        = []byte("units")        // id -> Unit
-	centralBuckets     = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
+	centralBuckets     = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
 		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
 		bucketAudit, bucketAuditBy, bucketAccounts, bucketLogins, bucketCredentials, bucketSessions, bucketDesignations}
 )
@@ -53,6 +54,9 @@ type retentionLine struct {
 	// Made: the folder is durable. A line without it is a day that never had
 	// anything.
 	Made bool `json:",omitempty"`
+	// Recipient is the public half of the day's key, set before the folder is
+	// made.
+	Recipient string `json:",omitempty"`
 	// Settled: no call of the day is open or half moved, so a start need not
 	// look.
 	Settled bool `json:",omitempty"`

@@ -173,6 +173,20 @@ func TestBindingsSurviveRestart(t *testing.T) {
 	}
 }
 
+func TestPhonesSurviveRestart(t *testing.T) {
+	s := openTest(t, Config{})
+	must(t, s.PutPhone("21", PhoneState{Quiet: true}))
+	must(t, s.PutPhone("21", PhoneState{Away: "break"}))
+	closeTest(t, s)
+	s = openTest(t, Config{Dir: s.cfg.Dir})
+	defer closeTest(t, s)
+	all, err := s.Phones()
+	must(t, err)
+	if len(all) != 1 || all["21"] != (PhoneState{Away: "break"}) {
+		t.Errorf("phones after restart: %+v", all)
+	}
+}
+
 func TestOutagesExplainGaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openTest(t, Config{})

@@ -136,8 +136,7 @@ func (v remoteVault) user(ctx context.Context, o userOrder) (a userAnswer, err e
 func runUser(do, about string) func(args []string, stdout, stderr io.Writer) int {
 	return func(args []string, stdout, stderr io.Writer) int {
 		fs := newFlags("user "+do, about+" A running centralka is asked; otherwise the\nvault is opened.", stderr)
-		config := fs.String("config", defaultConfigPath, "configuration `file`")
-		dir := fs.String("dir", "", "the vault's `folder`, instead of the configuration's")
+		vault := addVaultFlags(fs)
 		o := userOrder{Do: do}
 		if do != "list" {
 			fs.StringVar(&o.Login, "login", "", "the `name` to log in with")
@@ -159,7 +158,7 @@ func runUser(do, about string) func(args []string, stdout, stderr io.Writer) int
 			return exitUsage
 		}
 		o.Name, o.Roles = cmp.Or(o.Name, o.Login), strings.FieldsFunc(roles, func(r rune) bool { return r == ',' || r == ' ' })
-		return withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
+		return withVault(vault, stderr, func(ctx context.Context, v archive) error {
 			a, err := v.user(ctx, o)
 			if err != nil {
 				return err
