@@ -50,6 +50,9 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		return
 	}
 	c.number = number
+	if name, ok := strings.CutPrefix(number.Target, "queue:"); ok {
+		c.rec.Queue = name // the one it came for, also if it never gets there
+	}
 	switch {
 	case !c.s.Ready():
 		reject(store.CauseOverload)
@@ -169,10 +172,7 @@ func (c *incoming) route(target string) {
 			c.bidFarewell(c.s.prompts.closed, store.CauseClosed)
 			return
 		}
-		c.rec.Queue = name
-		if c.rec.Queued.IsZero() {
-			c.rec.Queued = time.Now()
-		}
+		c.rec.BeginStay(name, time.Now())
 		c.queue = q
 		c.phase = phaseQueued
 		c.save()
@@ -216,6 +216,7 @@ func (ev queueOverflowed) on(c *call) {
 	}
 	in.stopRinging()
 	in.queue = nil
+	in.rec.EndStay(time.Now(), store.StayOverflowed)
 	if o := ev.q.cfg.Overflow; o != "" {
 		in.route(o)
 		return
@@ -282,10 +283,16 @@ func (c *incoming) answered(l *leg) {
 	}
 	won := c.ring.won(l)
 	c.ring = nil
+	c.served()
+	c.converse(l, won)
+}
+
+// served: an agent has the call.
+func (c *incoming) served() {
 	if c.queue != nil {
 		c.queue.leave(c.call)
 	}
-	c.converse(l, won)
+	c.rec.EndStay(time.Now(), store.StayAnswered)
 }
 
 func (c *incoming) failed(l *leg, status, cause int) {

@@ -240,9 +240,7 @@ func (c *incoming) rung() *ringing { return c.ring }
 
 func (c *incoming) pickedUp(l *leg) {
 	c.ring = nil
-	if c.queue != nil {
-		c.queue.leave(c.call)
-	}
+	c.served()
 	c.converse(l, l.ext)
 }
 

@@ -12,6 +12,16 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// Buckets of centralka.db that hold the staff.
+var (
+	bucketAccounts     = []byte("accounts")     // id -> Account
+	bucketLogins       = []byte("logins")       // login -> id
+	bucketCredentials  = []byte("credentials")  // id -> credentials
+	bucketSessions     = []byte("sessions")     // hash of token -> Session
+	bucketDesignations = []byte("designations") // id -> Designation
+	staffBuckets       = [][]byte{bucketAccounts, bucketLogins, bucketCredentials, bucketSessions, bucketDesignations}
+)
+
 // Role is what an account may do; an account can have several. Residents have
 // no account.
 type Role string

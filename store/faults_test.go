@@ -266,6 +266,7 @@ func inspect(t *testing.T, what, dir string, a *acked) {
 		files, err := s.list(dayDir(l.Day) + "/" + tmpDir)
 		check(err == nil && len(files) == 0, "temporary files of %v: %v, %v", l.Day, files, err)
 	}
+	exactStatistics(t, s)
 	for range 2 { // the second changes nothing
 		swept, err := s.Sweep(noCancel{}, time.Now())
 		check(err == nil && len(swept.Unexplained) == 0, "sweep: %+v, %v", swept, err)

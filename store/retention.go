@@ -14,27 +14,24 @@ import (
 
 // Buckets of centralka.db. None of them may hold a citizen's number or name.
 var (
-	bucketRetention    = []byte("retention")    // day -> retentionLine
-	bucketTombstones   = []byte("tombstones")   // day, kind, id -> Tombstone
-	bucketSweeps       = []byte("sweeps")       // cutoff day -> SweepReport
-	bucketBindings     = []byte("bindings")     // extension -> []Binding
-	bucketPhones       = []byte("phones")       // extension -> PhoneState
-	bucketMarks        = []byte("marks")        // name -> value
-	bucketOutages      = []byte("outages")      // end -> Outage
-	bucketIntegrity    = []byte("integrity")    // day -> DayCheck
-	bucketAudit        = []byte("audit")        // number -> line, see AuditEvent
-	bucketAuditBy      = []byte("audit by")     // account or object, number -> nothing
-	bucketAccounts     = []byte("accounts")     // id -> Account
-	bucketLogins       = []byte("logins")       // login -> id
-	bucketCredentials  = []byte("credentials")  // id -> credentials
-	bucketSessions     = []byte("sessions")     // hash of token -> Session
-	bucketDesignations = []byte("designations") // id -> Designation
-	bucketClosures     = []byte("closures")     // id -> Closure
-	bucketOverrides    = []byte("overrides")    // name of hours -> Override
-	bucketUnits        = []byte("units")        // id -> Unit
-	centralBuckets     = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
+	bucketRetention  = []byte("retention")  // day -> retentionLine
+	bucketTombstones = []byte("tombstones") // day, kind, id -> Tombstone
+	bucketSweeps     = []byte("sweeps")     // cutoff day -> SweepReport
+	bucketBindings   = []byte("bindings")   // extension -> []Binding
+	bucketPhones     = []byte("phones")     // extension -> PhoneState
+	bucketMarks      = []byte("marks")      // name -> value
+	bucketOutages    = []byte("outages")    // end -> Outage
+	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
+	bucketAudit      = []byte("audit")      // number -> line, see AuditEvent
+	bucketAuditBy    = []byte("audit by")   // account or object, number -> nothing
+	bucketClosures   = []byte("closures")   // id -> Closure
+	bucketOverrides  = []byte("overrides")  // name of hours -> Override
+	bucketUnits      = []byte("units")      // id -> Unit
+	// day -> DayStatistics, of days that are settled or gone
+	bucketDayStatistics = []byte("statistics")
+	centralBuckets      = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
 		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
-		bucketAudit, bucketAuditBy, bucketAccounts, bucketLogins, bucketCredentials, bucketSessions, bucketDesignations}
+		bucketAudit, bucketAuditBy, bucketDayStatistics}
 )
 
 // dayState is where a day is on its way out; it only goes forward.
@@ -205,7 +202,21 @@ func (s *Store) settle(day ordinance.Day) error {
 				return nil
 			}
 		}
-		return s.changeLine(day, func(l *retentionLine) { l.Settled = true })
+		differs, err := recount(tx)
+		if err != nil {
+			return fmt.Errorf("count its records: %w", err)
+		}
+		if differs {
+			s.log.Error("statistics were not what the records say; corrected", "day", day)
+		}
+		st, err := readStatistics(tx.Bucket(bucketStatistics))
+		if err != nil {
+			return err
+		}
+		return s.changeLineWith(day, func(central *bbolt.Tx, l *retentionLine) error {
+			l.Settled = true
+			return keepStatistics(central, day, st)
+		})
 	})
 }
 
@@ -249,6 +260,7 @@ type totals struct {
 	causes     map[Cause]int // "" counts open calls
 	recordings int
 	bytes      int64
+	statistics *DayStatistics // nil: not read
 }
 
 func (t totals) calls() (n int) {

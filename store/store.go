@@ -56,6 +56,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -166,7 +167,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	if err := s.openRoot(); err != nil {
 		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
-	if s.central, err = openLedger(s.root, centralFile, centralBuckets); err != nil {
+	if s.central, err = openLedger(s.root, centralFile, slices.Concat(centralBuckets, staffBuckets)); err != nil {
 		if errors.Is(err, berrors.ErrTimeout) {
 			err = ErrInUse
 		}

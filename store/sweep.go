@@ -214,9 +214,15 @@ func (s *Store) doom(day ordinance.Day, job ID) error {
 	if err != nil {
 		return err
 	}
+	st := t.statistics
 	return s.changeLineWith(day, func(tx *bbolt.Tx, l *retentionLine) error {
 		l.State, l.Job = stateDoomed, job
 		l.Calls, l.Recordings, l.Bytes = t.calls(), t.recordings, t.bytes
+		if st != nil { // else what was kept when the day was settled stays
+			if err := keepStatistics(tx, day, *st); err != nil {
+				return err
+			}
+		}
 		for _, item := range items {
 			item.Created, item.LastDay, item.Job = day, l.LastDay, job
 			if err := putJSON(tx.Bucket(bucketTombstones), tombstoneKey(item), item); err != nil {
@@ -295,6 +301,13 @@ func (s *Store) recordedItems(day ordinance.Day, add func(Tombstone)) (t totals,
 			return nil
 		}
 		t = readTotals(tx)
+		if b := tx.Bucket(bucketStatistics); b != nil {
+			if st, err := readStatistics(b); err != nil {
+				s.log.Error("statistics of a due day cannot be read; those of its settling stay", "day", day, "err", err)
+			} else {
+				t.statistics = &st
+			}
+		}
 		return calls.ForEach(func(k, v []byte) error {
 			item := Tombstone{Kind: KindCall}
 			if len(k) != len(item.ID) {
