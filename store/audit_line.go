@@ -42,6 +42,9 @@ const (
 	ActionOverrideOpened     Action = "override_opened"
 	ActionOverrideClosed     Action = "override_closed"
 	ActionOverrideCleared    Action = "override_cleared"
+	ActionDeletionBegun      Action = "deletion_begun" // „do usunięcia" (S6-g), of an item and of a day
+	ActionDeleted            Action = "deleted"        // „usunięto": its absence was verified
+	ActionClockConfirmed     Action = "clock_confirmed"
 )
 
 // Actions lists every action, for filters and their words.
@@ -52,6 +55,7 @@ var actions = []Action{
 	ActionAccountAdded, ActionAccountChanged, ActionAccountReset, ActionAccountDisabled, ActionAccountEnabled,
 	ActionDesignated, ActionDesignationRevoked, ActionAccessSuspended, ActionAccessRestored, ActionAuditVerified,
 	ActionUnitChanged, ActionUnitRemoved, ActionClosureAdded, ActionClosureRemoved, ActionOverrideOpened, ActionOverrideClosed, ActionOverrideCleared,
+	ActionDeletionBegun, ActionDeleted, ActionClockConfirmed,
 }
 
 // Purpose is why content is opened (S1.2-a).

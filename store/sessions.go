@@ -114,7 +114,7 @@ func (s *Store) Session(token string, active bool) (found Session, a Account, er
 		return err
 	})
 	if err == nil {
-		found.Seen = s.seen.newest(found)
+		found.Seen = s.sightings.newest(found)
 		if a.Disabled || !now.Before(found.Until) || now.Sub(found.Seen) >= idleLimit(a) {
 			err = ErrNoSession
 		}
@@ -122,7 +122,7 @@ func (s *Store) Session(token string, active bool) (found Session, a Account, er
 	if err != nil {
 		return Session{}, Account{}, fmt.Errorf("session: %w", err)
 	}
-	if active && s.seen.note(found.ID, now) {
+	if active && s.sightings.note(found.ID, now) {
 		err = s.central.update(func(tx *bbolt.Tx) error {
 			text := tx.Bucket(bucketSessions).Get(key)
 			if text == nil {
@@ -198,7 +198,7 @@ func (s *Store) Sessions(account ID) (list []Session, err error) {
 			if err := getJSON(v, &o); err != nil {
 				return err
 			}
-			o.Seen = s.seen.newest(o)
+			o.Seen = s.sightings.newest(o)
 			a, err := readAccount(tx, o.Account)
 			if err != nil {
 				return err
