@@ -47,7 +47,7 @@ func (s *Store) PutUnit(u Unit, by, reason string) (Unit, Change, error) {
 			if u.Active && slices.ContainsFunc(units, func(o Unit) bool {
 				return o.ID != u.ID && o.Active && strings.EqualFold(o.Name, u.Name)
 			}) {
-				return fmt.Errorf("another unit is called %q", u.Name)
+				return Fault{"name", "taken"}
 			}
 			state := map[bool]string{true: "czynna", false: "nieczynna"}
 			ch.Text = fmt.Sprintf("jednostka „%s” (%s)", u.Name, state[u.Active])
