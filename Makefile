@@ -13,6 +13,10 @@ TOOLS := gcc:gcc sipp:sip-tester baresip:baresip-core sox:sox age:age
 
 FUZZTIME ?= 60s
 
+# The simulated day: how long, and what is drawn for it.
+SIM  ?= 24h
+SEED ?= $(shell date +%s)
+
 say = @printf '\n== %s\n' "$(1)"
 
 help: ## this list
@@ -31,6 +35,7 @@ test: tools ## all checks and tests, the interoperability tests included
 	CGO_ENABLED=0 go build ./...
 	$(call say,tests with the race detector)
 	CGO_ENABLED=1 go test -race ./...
+	@$(MAKE) sim SIM=2h
 	@$(MAKE) interop
 	$(call say,all green)
 
@@ -39,6 +44,10 @@ interop: tools ## tests against real peers: SIPp, baresip, sox
 	@packages=$$(grep -rlE '^//go:build interop' --include='*_test.go' . | xargs -r -n1 dirname | sort -u || true); \
 	if [ -z "$$packages" ]; then echo "no package has tests with the tag interop"; exit 0; fi; \
 	set -x; go test -tags interop -count=1 $$packages
+
+sim: ## a day of the city in simulated time (SIM=24h SEED=number)
+	$(call say,$(SIM) of the city in simulated time)
+	go test ./pbx -count=1 -timeout 30m -v -run '^TestDay$$' -sim.length $(SIM) -sim.seed $(SEED)
 
 bench: ## calls, CPU per packet, delay and memory under load on this machine
 	go run ./cmd/centralka bench
@@ -73,4 +82,4 @@ tools:
 	{ $$as apt-get update && $$as apt-get install -y --no-install-recommends $$missing; } || \
 	{ echo "could not install$$missing; install by hand and run make test again"; exit 1; }
 
-.PHONY: help demo test interop bench fuzz build fmt tools
+.PHONY: help demo test interop sim bench fuzz build fmt tools

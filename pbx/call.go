@@ -160,6 +160,8 @@ func (c *call) leave() {
 			if !ev.req.IsAck() {
 				c.s.end.reply(ev.req, ev.tx, 481, "Call/Transaction Does Not Exist")
 			}
+		case inviteMoved:
+			ev.l.answeredLate(ev.res)
 		case refusable:
 			ev.refuse()
 		}

@@ -61,7 +61,9 @@ type rig struct {
 	resolver pbx.Resolver // of the trunks' servers; nil: the system's
 	before   int64        // records that were there when the switch was started (again)
 	stop     func()
+	prepare  func(*pbx.Switch) // may change the switch before it runs
 	wrap     func(media.Engine) media.Engine
+	forget   bool // peers keep no log: a long simulation
 	lenient  bool // the peers break rules themselves: what they complain of says nothing
 }
 
@@ -175,7 +177,7 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 	var err error
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
 		Name: "carrier", Listen: r.net.Listen, Addr: carrierAddr, Switch: switchAddr, Seed: 7,
-		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)},
+		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)}, Forget: r.forget,
 	})
 	r.must(err)
 	for i, e := range cfg.Extensions {
@@ -184,7 +186,7 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 		p, err := pbxtest.NewPhone(pbxtest.PeerConfig{
 			Name: e.Number, Password: cfg.Secrets.Extensions[e.Number], Listen: r.net.Listen, Addr: addr, Switch: switchAddr, Seed: uint64(100 + i),
 			Voice:  pbxtest.Voice{Say: pbxtest.Tone(phoneHz + 30*i)},
-			Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)),
+			Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)), Forget: r.forget,
 		})
 		r.must(err)
 		r.phones[e.Number] = p
@@ -239,6 +241,9 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 		ListenPacket: func(a netip.AddrPort) (net.PacketConn, error) { return r.net.ListenPacket(a) },
 	})
 	r.must(err)
+	if r.prepare != nil {
+		r.prepare(r.sw)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ectx, ecancel := context.WithCancel(context.Background())
 	rctx, rcancel := context.WithCancel(context.Background())
