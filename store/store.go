@@ -176,7 +176,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	if err := s.openRoot(); err != nil {
 		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
-	if s.central, err = openLedger(s.root, centralFile, slices.Concat(centralBuckets, staffBuckets)); err != nil {
+	if s.central, err = openLedger(s.root, centralFile, slices.Concat(centralBuckets, staffBuckets), s.files.committed); err != nil {
 		if errors.Is(err, berrors.ErrTimeout) {
 			err = ErrInUse
 		}

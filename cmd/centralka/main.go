@@ -48,6 +48,8 @@ func commands() []command {
 		{"user list", "list the accounts", runUser("list", "Lists the accounts.")},
 		{"user reset", "give an account a new password and no second factor", runUser("reset", "Prints a new password, takes the second factor away and ends the account's\nsessions.")},
 		{"user disable", "keep an account from logging in", runUser("disable", "Ends the account's sessions and keeps it from logging in.")},
+		{"backup", "bring a backup of the vault, or of its keys, up to date", runBackup},
+		{"restore", "make a vault of a backup", runRestore},
 		{"bench", "measure the switch on this machine under recorded calls", runBench},
 		{"version", "say which version this is", runVersion},
 	}
@@ -120,6 +122,20 @@ func parseFlags(fs *flag.FlagSet, args []string, stderr io.Writer) (code int, ok
 		return exitUsage, false
 	}
 	return exitOK, true
+}
+
+// parseFolder is parseFlags for a command that takes a folder behind its flags.
+func parseFolder(fs *flag.FlagSet, args []string, stderr io.Writer) (dir string, code int, ok bool) {
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return "", exitOK, false
+	case err != nil:
+		return "", exitUsage, false
+	case fs.NArg() != 1:
+		fmt.Fprintf(stderr, "centralka %s: name one folder, behind the flags; centralka %[1]s -h tells more\n", fs.Name())
+		return "", exitUsage, false
+	}
+	return fs.Arg(0), exitOK, true
 }
 
 func runVersion(args []string, stdout, stderr io.Writer) int {
