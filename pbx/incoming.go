@@ -33,6 +33,8 @@ type incoming struct {
 	proven   bool
 	queue    *queue // in which it waits, or from which it is offered
 	ring     *ringing
+	toned    bool         // the caller hears ringback instead of music
+	prelude  *prelude     // what somebody hears who has answered; nil: nobody, or it is over
 	farewell media.PlayID // closing message being played; the call ends after it
 	why      store.Cause  // with which the closing message ends the call
 }
@@ -89,8 +91,11 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 
 // confirmed: the caller hears us from here on.
 func (c *incoming) confirmed(l *leg) {
-	if l == c.a && !c.proven {
+	switch {
+	case l == c.a && !c.proven:
 		c.beginAnnouncement()
+	case c.prelude != nil && l == c.prelude.l:
+		c.whisper()
 	}
 }
 
@@ -101,13 +106,20 @@ func (c *incoming) beginAnnouncement() {
 	c.save()
 }
 
-func (c *incoming) noAck(*leg) {
+func (c *incoming) noAck(l *leg) {
+	if c.lostInPrelude(l) {
+		return
+	}
 	c.leaveQueue()
 	c.stopRinging()
 	c.end(store.CauseNoAck, nil)
 }
 
 func (c *incoming) played(l *leg, p media.Played) {
+	if c.prelude != nil && l == c.prelude.l && p.Play == c.prelude.id {
+		c.connect()
+		return
+	}
 	if l != c.a || c.over {
 		return
 	}
@@ -140,7 +152,7 @@ type drainBegan struct{}
 
 func (drainBegan) on(c *call) {
 	in, ok := c.script.(*incoming)
-	if ok && !c.over && in.proven && !in.talking && in.farewell == 0 {
+	if ok && !c.over && in.proven && !in.talking && in.prelude == nil && in.farewell == 0 {
 		in.turnAway()
 	}
 }
@@ -188,6 +200,7 @@ func (c *incoming) route(target string) {
 
 // music plays hold music to the waiting caller.
 func (c *incoming) music() {
+	c.toned = false
 	if c.a.stream != nil {
 		c.a.stream.Play(c.s.music, true)
 	}
@@ -214,6 +227,10 @@ func (ev queueOverflowed) on(c *call) {
 	if !ok || c.over || in.queue != ev.q || in.talking {
 		return
 	}
+	if in.prelude != nil {
+		in.queue = nil // it is answered, and may still come to nothing
+		return
+	}
 	in.stopRinging()
 	in.queue = nil
 	if o := ev.q.cfg.Overflow; o != "" {
@@ -231,7 +248,7 @@ type agentOffered struct {
 
 func (ev agentOffered) on(c *call) {
 	in, ok := c.script.(*incoming)
-	if !ok || c.over || in.queue != ev.q || in.talking || in.ring != nil || in.farewell != 0 {
+	if !ok || c.over || in.queue != ev.q || in.talking || in.ring != nil || in.prelude != nil || in.farewell != 0 {
 		for _, o := range ev.offers {
 			o.release()
 		}
@@ -263,6 +280,9 @@ func (c *incoming) calleeFor(b binding) callee {
 	if !c.rec.Caller.Identifiable() {
 		name, user = "Numer zastrzeżony", "anonymous"
 	}
+	if c.queue != nil {
+		name = c.queue.cfg.Name + " " + name // an agent of several queues sees which one calls
+	}
 	host := c.s.domain()
 	return callee{
 		uri: b.uri, hop: b.hop, fixed: true,
@@ -272,20 +292,26 @@ func (c *incoming) calleeFor(b binding) callee {
 	}
 }
 
-// ringing: the caller hears our music meanwhile, whatever the phones do.
-func (c *incoming) ringing(*leg, int, bool) {}
+// ringing: the caller of a queue hears our music meanwhile, whatever the phones
+// do; who is put through to an extension hears that its phone rings.
+func (c *incoming) ringing(l *leg, _ int, _ bool) {
+	if c.ring == nil || !c.ring.has(l) {
+		return
+	}
+	c.ring.heard(l)
+	if c.queue == nil && !c.toned && c.a.stream != nil {
+		c.toned = true
+		c.a.stream.Play(c.s.ringback, true)
+	}
+}
 
 func (c *incoming) answered(l *leg) {
 	if c.ring == nil || !c.ring.has(l) || c.over {
 		l.hangUp(487, "Request Terminated")
 		return
 	}
-	won := c.ring.won(l)
-	c.ring = nil
-	if c.queue != nil {
-		c.queue.leave(c.call)
-	}
-	c.converse(l, won)
+	ext, number := c.ring.won(l)
+	c.meet(l, ext, number)
 }
 
 func (c *incoming) failed(l *leg, status, cause int) {
@@ -334,7 +360,7 @@ func (c *incoming) stopRinging(headers ...sip.Header) {
 }
 
 func (c *incoming) hungUp(l *leg, q850 int) {
-	if c.over {
+	if c.over || c.lostInPrelude(l) {
 		return
 	}
 	if q850 != 0 {
@@ -377,16 +403,26 @@ func (c *incoming) mediaChanged(l *leg) {
 		c.beginAnnouncement()
 		return
 	}
+	if c.prelude != nil && l == c.prelude.l && l.params.Direction&media.SendOnly == 0 {
+		c.connect() // on hold it hears nothing; the caller is with somebody now
+		return
+	}
 	c.rewire()
 }
 
-func (c *incoming) mediaFailed(*leg) {
+func (c *incoming) mediaFailed(l *leg) {
+	if c.lostInPrelude(l) {
+		return
+	}
 	c.leaveQueue()
 	c.stopRinging()
 	c.end(store.CauseNotAcceptable, nil)
 }
 
 func (c *incoming) mediaTimedOut(l *leg) {
+	if c.lostInPrelude(l) {
+		return
+	}
 	c.leaveQueue()
 	c.stopRinging()
 	c.end(store.CauseMediaTimeout, nil)

@@ -238,13 +238,7 @@ func (l *leg) accept() (status int) {
 
 func (c *incoming) rung() *ringing { return c.ring }
 
-func (c *incoming) pickedUp(l *leg) {
-	c.ring = nil
-	if c.queue != nil {
-		c.queue.leave(c.call)
-	}
-	c.converse(l, l.ext)
-}
+func (c *incoming) pickedUp(l *leg) { c.meet(l, l.ext, "") }
 
 func (c *dialled) rung() *ringing { return c.ring }
 
