@@ -202,6 +202,7 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	now := time.Now()
 	c.rec.Cause = cause
 	c.rec.Ended = now
+	c.rec.EndStay(now, "")
 	row := causes[cause]
 	switch st := c.rec.SIPStatus; {
 	case st == 0 || st == 401 || st == 407 || st/100 == 3:

@@ -37,6 +37,7 @@ func (k *clerk) putLadder(rec store.CallRecord, ladder store.Ladder) {
 
 // clone gives the record slices of its own: the call goes on changing its.
 func clone(rec store.CallRecord) store.CallRecord {
+	rec.Stays = append([]store.Stay(nil), rec.Stays...)
 	rec.Rings = append([]store.Ring(nil), rec.Rings...)
 	rec.Segments = append([]store.Segment(nil), rec.Segments...)
 	rec.Holds = append([]store.Hold(nil), rec.Holds...)

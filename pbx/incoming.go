@@ -52,6 +52,9 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		return
 	}
 	c.number = number
+	if name, ok := strings.CutPrefix(number.Target, "queue:"); ok {
+		c.rec.Queue = name // the one it came for, also if it never gets there
+	}
 	switch {
 	case !c.s.Ready():
 		reject(store.CauseOverload)
@@ -181,10 +184,7 @@ func (c *incoming) route(target string) {
 			c.bidFarewell(c.s.prompts.closed, store.CauseClosed)
 			return
 		}
-		c.rec.Queue = name
-		if c.rec.Queued.IsZero() {
-			c.rec.Queued = time.Now()
-		}
+		c.rec.BeginStay(name, time.Now())
 		c.queue = q
 		c.phase = phaseQueued
 		c.save()
@@ -233,6 +233,7 @@ func (ev queueOverflowed) on(c *call) {
 	}
 	in.stopRinging()
 	in.queue = nil
+	in.rec.EndStay(time.Now(), store.StayOverflowed)
 	if o := ev.q.cfg.Overflow; o != "" {
 		in.route(o)
 		return
@@ -312,6 +313,14 @@ func (c *incoming) answered(l *leg) {
 	}
 	ext, number := c.ring.won(l)
 	c.meet(l, ext, number)
+}
+
+// served: an agent has the call.
+func (c *incoming) served() {
+	if c.queue != nil {
+		c.queue.leave(c.call)
+	}
+	c.rec.EndStay(time.Now(), store.StayAnswered)
 }
 
 func (c *incoming) failed(l *leg, status, cause int) {

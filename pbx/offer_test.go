@@ -225,7 +225,7 @@ func TestOfferAnswerTurns(t *testing.T) {
 	if err != nil || p.Codec != media.PCMU || p.EventType != 101 || p.RemoteRTCP != netip.MustParseAddrPort("192.0.2.8:5001") {
 		t.Errorf("answer in the ACK: %+v %v", p, err)
 	}
-	if p != n.params() || !n.settled() || n.held() {
+	if !p.Equal(n.params()) || !n.settled() || n.held() {
 		t.Error("not settled")
 	}
 
@@ -234,7 +234,7 @@ func TestOfferAnswerTurns(t *testing.T) {
 	if _, err := n.accept(bytes.Replace(sdpPeer("recvonly", "8"), []byte("m=audio 4000"), []byte("m=audio 0"), 1)); !errors.Is(err, errRefused) {
 		t.Errorf("refused audio: %v", err)
 	}
-	if p != n.params() {
+	if !p.Equal(n.params()) {
 		t.Error("a refused offer changed what was agreed")
 	}
 	if _, _, err := n.answer(sdpPeer("inactive", "8"), media.SendRecv); err != nil {

@@ -63,9 +63,7 @@ func (c *incoming) whisper() {
 func (c *incoming) connect() {
 	p := c.prelude
 	c.prelude = nil
-	if c.queue != nil {
-		c.queue.leave(c.call)
-	}
+	c.served()
 	c.converse(p.l, p.ext, p.number)
 }
 
@@ -84,7 +82,8 @@ func (c *incoming) lostInPrelude(l *leg) bool {
 		c.save()
 		q.box.post(agentRefused{c.call, p.ext, time.Now()})
 		q.again(c.call)
-	case c.rec.Queue != "":
+	case c.rec.Queue != "" && p.number == "":
+		c.rec.EndStay(time.Now(), store.StayOverflowed) // the queue was closed by a reload
 		c.route("queue:" + c.rec.Queue)
 	default:
 		c.bidFarewell(c.s.prompts.busy, store.CauseUnreachable)

@@ -522,7 +522,8 @@ func (r *rig) audioFiles() []string {
 	r.t.Helper()
 	var out []string
 	r.must(filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && filepath.Ext(path) != ".db" && filepath.Base(path) != "lock" {
+		key := filepath.Base(filepath.Dir(path)) == "keys" // of the day
+		if err == nil && !d.IsDir() && filepath.Ext(path) != ".db" && !key {
 			out = append(out, path)
 		}
 		return err

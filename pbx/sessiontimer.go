@@ -345,7 +345,7 @@ func (l *leg) reoffered(res *sip.Response) {
 		return
 	}
 	l.configure(params)
-	if l.params != before || l.held != held {
+	if !l.params.Equal(before) || l.held != held {
 		l.c.script.mediaChanged(l)
 	}
 }

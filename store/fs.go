@@ -13,6 +13,7 @@ import (
 // leave it. bbolt has no such seam; it writes through its own.
 type fileOps struct {
 	create   func(root *os.Root, name string) (*os.File, error) // must not exist
+	rewrite  func(root *os.Root, name string) (*os.File, error) // must exist; for writing over it
 	write    func(f *os.File, b []byte, off int64) (int, error)
 	truncate func(f *os.File, size int64) error
 	fsync    func(f *os.File) error
@@ -26,6 +27,9 @@ type fileOps struct {
 var osFiles = fileOps{
 	create: func(root *os.Root, name string) (*os.File, error) {
 		return root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	},
+	rewrite: func(root *os.Root, name string) (*os.File, error) {
+		return root.OpenFile(name, os.O_WRONLY, 0)
 	},
 	write:    func(f *os.File, b []byte, off int64) (int, error) { return f.WriteAt(b, off) },
 	truncate: func(f *os.File, size int64) error { return f.Truncate(size) },

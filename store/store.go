@@ -6,11 +6,12 @@
 //
 //	centralka.db        retention index, tombstones, bindings, marks, closures and
 //	                    overrides, units, audit log, accounts: no citizen's number or name
-//	days/2026-11-23/    all that came into being on that Warsaw day
+//	keys/2026-11-23.age key of that Warsaw day, sealed to the master key
+//	days/2026-11-23/    all that came into being on that day
 //	    day.db          call records and their indexes
-//	    journals/       raw blocks of recordings that are not rendered yet
-//	    recordings/     finished recordings
-//	    tmp/            files in the making
+//	    journals/       raw blocks of recordings that are not rendered yet, sealed
+//	    recordings/     finished recordings, sealed
+//	    tmp/            files in the making, sealed
 //	    quarantine/     what could not be read
 //
 // # Guarantees
@@ -27,7 +28,10 @@
 // deleted record would live on in the free pages of a database, so a database
 // that holds one goes with its day.
 //
-// A citizen's number or name is only ever in a day folder.
+// A citizen's number or name is only ever in a day folder. What was said is
+// never on the disk but sealed to the key of its day (age, X25519), journals
+// and temporary files included, and read through OpenRecording and ReadJournal.
+// The sweep destroys the key first, so no copy of a day outlives it.
 //
 // # Goroutines
 //
@@ -56,6 +60,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"filippo.io/age"
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
@@ -77,7 +82,12 @@ var (
 // for the retention period: the ordinance sets it.
 type Config struct {
 	Dir string // made with mode 0700 if absent
-	Log *slog.Logger
+	// MasterKey is the file of the master key, an age identity. It is made when
+	// an empty vault is first opened and there is none. Empty means Dir with
+	// ".key" behind it, which is for tests and demonstrations: a master key
+	// belongs on another disk than the vault.
+	MasterKey string
+	Log       *slog.Logger
 	// Heartbeat is how often Run marks that the vault was alive; zero means
 	// every minute.
 	Heartbeat time.Duration
@@ -96,6 +106,7 @@ type Store struct {
 	root    *os.Root
 	dir     *os.File // the vault's folder, for syncfs
 	central *ledger
+	master  *age.X25519Identity
 
 	lineMu sync.Mutex // held over a change of a retention line; before mu
 
@@ -107,7 +118,8 @@ type Store struct {
 	lines     map[ordinance.Day]retentionLine // as in centralka.db
 	barred    map[ordinance.Day]bool          // kept days on which a sweep has begun
 	parts     map[ordinance.Day]*partition
-	clock     uint64 // counts uses of partitions, for the least recent
+	keys      map[ordinance.Day]*age.X25519Identity // of days that are online, as they are needed
+	clock     uint64                                // counts uses of partitions, for the least recent
 	journals  map[ID]*Journal
 	moved     map[ID]ordinance.Day // calls that changed their day since Open
 	lastSweep SweepReport
@@ -136,6 +148,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		lines:    make(map[ordinance.Day]retentionLine),
 		barred:   make(map[ordinance.Day]bool),
 		parts:    make(map[ordinance.Day]*partition),
+		keys:     make(map[ordinance.Day]*age.X25519Identity),
 		journals: make(map[ID]*Journal),
 		moved:    make(map[ID]ordinance.Day),
 	}
@@ -158,6 +171,9 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	// The names of centralka.db and days/ must be as durable as what they hold.
 	if err := s.syncDir("."); err != nil {
+		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
+	}
+	if err := s.openMaster(); err != nil {
 		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
 	if err := s.loadRetention(); err != nil {
@@ -197,7 +213,7 @@ func (s *Store) openRoot() error {
 	if s.dir, err = os.Open(filepath.Clean(s.cfg.Dir)); err != nil {
 		return err
 	}
-	return s.makeDir(daysDir)
+	return errors.Join(s.makeDir(daysDir), s.makeDir(keysDir))
 }
 
 // recoverDays finishes what the last run left. A day that resists is logged

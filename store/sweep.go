@@ -156,8 +156,10 @@ func (s *Store) keepReport(r SweepReport) error {
 //  2. One transaction: the line says doomed, every item gets a tombstone
 //     without a deletion instant. From here on the day will be removed,
 //     whatever happens; its items are known though its database goes.
-//  3. The folder is removed and days/ synced.
-//  4. The folder is looked for. If it is there, the day stays doomed.
+//  3. The day's key is overwritten, unlinked and looked for, keys/ synced. From
+//     here on no copy of the day's content can be read.
+//  4. The folder is removed, days/ synced, and the folder looked for. If it is
+//     there, the day stays doomed.
 //  5. One transaction: deletion instant and verification into the tombstones,
 //     the line says gone.
 //
@@ -178,6 +180,9 @@ func (s *Store) sweepDay(line retentionLine, job ID) (SweptDay, error) {
 			s.bar(day, false)
 			return SweptDay{}, fmt.Errorf("journal the intent: %w", err)
 		}
+	}
+	if err := s.destroyKey(day); err != nil {
+		return SweptDay{}, err
 	}
 	if err := s.removeTree(dayDir(day)); err != nil {
 		return SweptDay{}, err
@@ -209,9 +214,15 @@ func (s *Store) doom(day ordinance.Day, job ID) error {
 	if err != nil {
 		return err
 	}
+	st := t.statistics
 	return s.changeLineWith(day, func(tx *bbolt.Tx, l *retentionLine) error {
 		l.State, l.Job = stateDoomed, job
 		l.Calls, l.Recordings, l.Bytes = t.calls(), t.recordings, t.bytes
+		if st != nil { // else what was kept when the day was settled stays
+			if err := keepStatistics(tx, day, *st); err != nil {
+				return err
+			}
+		}
 		for _, item := range items {
 			item.Created, item.LastDay, item.Job = day, l.LastDay, job
 			if err := putJSON(tx.Bucket(bucketTombstones), tombstoneKey(item), item); err != nil {
@@ -242,8 +253,8 @@ func (s *Store) items(day ordinance.Day) ([]Tombstone, totals, error) {
 	}
 	err = s.walk(dayDir(day), func(name string, info fs.FileInfo) {
 		item := Tombstone{Kind: KindOther, Size: info.Size()}
-		if id, ok := fileID(path.Base(name), ".wav"); ok {
-			item.ID, item.Kind = id, KindRecording
+		if id, ok := fileID(path.Base(name), recordingExt); ok {
+			item.ID, item.Kind, item.Size = id, KindRecording, plainSize(item.Size)
 		} else if id, ok := fileID(path.Base(name), ".journal"); ok {
 			item.ID, item.Kind = id, KindJournal
 		} else if name == path.Join(dayDir(day), "day.db") {
@@ -290,6 +301,13 @@ func (s *Store) recordedItems(day ordinance.Day, add func(Tombstone)) (t totals,
 			return nil
 		}
 		t = readTotals(tx)
+		if b := tx.Bucket(bucketStatistics); b != nil {
+			if st, err := readStatistics(b); err != nil {
+				s.log.Error("statistics of a due day cannot be read; those of its settling stay", "day", day, "err", err)
+			} else {
+				t.statistics = &st
+			}
+		}
 		return calls.ForEach(func(k, v []byte) error {
 			item := Tombstone{Kind: KindCall}
 			if len(k) != len(item.ID) {

@@ -110,7 +110,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(descUnknown, float64(s.Vault.Unexplained))
 	gauge(descStreams, float64(s.Media.Streams), s.Media.Engine)
 	for what, n := range map[string]uint64{
-		"received": s.Media.Received, "sent": s.Media.Sent, "foreign": s.Media.Foreign, "malformed": s.Media.Malformed, "unsent": s.Media.Unsent,
+		"received": s.Media.Received, "sent": s.Media.Sent, "foreign": s.Media.Foreign, "malformed": s.Media.Malformed,
+		"forged": s.Media.Forged, "replayed": s.Media.Replayed, "unsent": s.Media.Unsent,
 	} {
 		count(descPackets, float64(n), what)
 	}

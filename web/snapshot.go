@@ -142,5 +142,7 @@ type Media struct {
 	Sent      uint64 `json:"sent"`
 	Foreign   uint64 `json:"foreign"`
 	Malformed uint64 `json:"malformed"`
+	Forged    uint64 `json:"forged"`   // encrypted packets not made with the peer's key
+	Replayed  uint64 `json:"replayed"` // encrypted packets that came again
 	Unsent    uint64 `json:"unsent"`
 }

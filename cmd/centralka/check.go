@@ -9,6 +9,7 @@ import (
 
 	"centralka/ordinance"
 	"centralka/pbx"
+	"centralka/store"
 )
 
 // runCheck is the command check: everything that can be known before serving.
@@ -81,6 +82,7 @@ func checkFiles(path string, cfg Config) error {
 	} else if !errors.Is(err, os.ErrNotExist) { // serve makes it
 		bad("vault.dir", err)
 	}
+	bad("vault.master_key", store.CheckMasterKey(cfg.Vault.openConfig(nil).MasterKey))
 	return joinFaults(faults)
 }
 

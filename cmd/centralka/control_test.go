@@ -116,7 +116,7 @@ func TestVerifyReportsWhatIsWrong(t *testing.T) {
 	dir, s := vaultWith(t, ordinance.Day{Year: 2026, Month: 6, Date: 20})
 	var damaged string
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".wav") {
+		if err == nil && strings.HasSuffix(path, ".wav.age") {
 			damaged = path
 		}
 		return err
@@ -139,7 +139,7 @@ func TestVerifyReportsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	go c.serve() // its result is looked at in the test above
-	id := strings.TrimSuffix(filepath.Base(damaged), ".wav")
+	id := strings.TrimSuffix(filepath.Base(damaged), ".wav.age")
 	want := func(state string) {
 		t.Helper()
 		code, out, errors := call(t, "verify", "--dir", dir)

@@ -104,7 +104,8 @@ func (s *system) snapshot() web.Snapshot {
 		},
 		Media: web.Media{
 			Engine: sw.Engine.Kind, Streams: sw.Engine.Streams, Ports: sw.Engine.Ports, Draining: sw.Engine.Draining,
-			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Foreign: sw.Engine.Foreign, Malformed: sw.Engine.Malformed, Unsent: sw.Engine.Unsent,
+			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Foreign: sw.Engine.Foreign, Malformed: sw.Engine.Malformed,
+			Forged: sw.Engine.Forged, Replayed: sw.Engine.Replayed, Unsent: sw.Engine.Unsent,
 		},
 	}
 	for d, n := range sw.Began {

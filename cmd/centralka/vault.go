@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -63,8 +64,9 @@ type archive interface {
 	close() error
 }
 
-// openVault reaches the vault in dir.
-func openVault(dir string) (archive, error) {
+// openVault reaches a vault.
+func openVault(cfg store.Config) (archive, error) {
+	dir := cfg.Dir
 	if _, err := os.Stat(filepath.Join(dir, "centralka.db")); err != nil {
 		return nil, fmt.Errorf("there is no vault in %s: %w", dir, err)
 	}
@@ -76,7 +78,7 @@ func openVault(dir string) (archive, error) {
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("ask the running centralka: %w", err)
 	}
-	s, err := store.Open(store.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -165,19 +167,37 @@ func (v remoteVault) close() error {
 	return nil
 }
 
+// vaultFlags are the flags by which a command finds the vault.
+type vaultFlags struct{ config, dir, key *string }
+
+func addVaultFlags(fs *flag.FlagSet) vaultFlags {
+	return vaultFlags{
+		config: fs.String("config", defaultConfigPath, "configuration `file`"),
+		dir:    fs.String("dir", "", "the vault's `folder`, instead of the configuration's"),
+		key:    fs.String("master-key", "", "with -dir: the master key's `file`; DIR.key if it is not given"),
+	}
+}
+
+// find tells which vault the flags name.
+func (f vaultFlags) find() (store.Config, error) {
+	log := slog.New(slog.DiscardHandler)
+	if *f.dir != "" {
+		return store.Config{Dir: *f.dir, MasterKey: *f.key, Log: log}, nil
+	}
+	cfg, err := LoadConfig(*f.config)
+	return cfg.Vault.openConfig(log), err
+}
+
 // withVault runs what with the vault that the flags name, until an interrupt.
-func withVault(config, dir string, stderr io.Writer, what func(ctx context.Context, v archive) error) int {
-	if dir == "" {
-		cfg, err := LoadConfig(config)
-		if err != nil {
-			fmt.Fprintln(stderr, err)
-			return exitFailed
-		}
-		dir = cfg.Vault.Dir
+func withVault(flags vaultFlags, stderr io.Writer, what func(ctx context.Context, v archive) error) int {
+	cfg, err := flags.find()
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitFailed
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	v, err := openVault(dir)
+	v, err := openVault(cfg)
 	if err == nil {
 		err = errors.Join(what(ctx, v), v.close())
 	}
@@ -191,8 +211,7 @@ func withVault(config, dir string, stderr io.Writer, what func(ctx context.Conte
 // runPreview is the command retention preview (S0-b).
 func runPreview(args []string, stdout, stderr io.Writer) int {
 	fs := newFlags("retention preview", "Lists the days that the sweep of a day will remove, with what they hold now.\nIt removes nothing. A running centralka is asked; otherwise the vault is opened.", stderr)
-	config := fs.String("config", defaultConfigPath, "configuration `file`")
-	dir := fs.String("dir", "", "the vault's `folder`, instead of the configuration's")
+	vault := addVaultFlags(fs)
 	asOf := fs.String("as-of", ordinance.DayOf(time.Now()).String(), "`day` of the sweep, YYYY-MM-DD")
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
@@ -202,7 +221,7 @@ func runPreview(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "centralka retention preview: -as-of:", err)
 		return exitUsage
 	}
-	return withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
+	return withVault(vault, stderr, func(ctx context.Context, v archive) error {
 		due, err := v.preview(ctx, day)
 		if err != nil {
 			return err
@@ -234,8 +253,7 @@ func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 // runVerify is the command verify (S1.3-k).
 func runVerify(args []string, stdout, stderr io.Writer) int {
 	fs := newFlags("verify", "Hashes every recording again and compares it with its record; looks for files\nwithout record; follows the audit log and names its first bad place. A running\ncentralka is asked; otherwise the vault is opened. Ends with 1 if anything is\nnot as recorded.", stderr)
-	config := fs.String("config", defaultConfigPath, "configuration `file`")
-	dir := fs.String("dir", "", "the vault's `folder`, instead of the configuration's")
+	vault := addVaultFlags(fs)
 	var known []store.AuditHead
 	fs.Func("audit-head", "`NUMBER:SHA256` of the audit log as it was logged or printed on a day; it must still be there; may be given several times", func(text string) error {
 		h, err := store.ParseAuditHead(text)
@@ -246,7 +264,7 @@ func runVerify(args []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	bad := 0
-	code := withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
+	code := withVault(vault, stderr, func(ctx context.Context, v archive) error {
 		bar := newProgress(stderr)
 		report, err := v.check(ctx, known, bar.show)
 		bar.end()
