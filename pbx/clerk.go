@@ -41,6 +41,7 @@ func clone(rec store.CallRecord) store.CallRecord {
 	rec.Rings = append([]store.Ring(nil), rec.Rings...)
 	rec.Segments = append([]store.Segment(nil), rec.Segments...)
 	rec.Holds = append([]store.Hold(nil), rec.Holds...)
+	rec.Quality = append([]store.Quality(nil), rec.Quality...)
 	if rec.Announcement != nil {
 		play := *rec.Announcement
 		rec.Announcement = &play

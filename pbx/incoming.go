@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		c.rec.Queue = name // the one it came for, also if it never gets there
 	}
 	switch {
-	case !c.s.Ready():
+	case !c.s.Ready(), c.s.overloaded():
 		reject(store.CauseOverload)
 		return
 	case !a.trunk.admit():
@@ -65,7 +66,11 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		return
 	}
 	a.d.fixed = false
-	if err := a.openMedia(); err != nil {
+	if err := a.openMedia(); errors.Is(err, errNoSRTP) {
+		c.s.log.Info("incoming offer refused", "call", c.rec.ID, "err", err)
+		reject(store.CauseNotAcceptable)
+		return
+	} else if err != nil {
 		c.s.log.Warn("incoming call refused", "call", c.rec.ID, "err", err)
 		reject(store.CauseOverload)
 		return
@@ -80,13 +85,12 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 	if len(body) == 0 {
 		a.answer(a.neg.offer(media.SendRecv), true) // late offer (RFC 3261 §13.2.1)
 	} else {
-		answer, params, err := a.neg.answer(body, media.SendRecv)
+		answer, err := a.takeOffer(body)
 		if err != nil {
 			c.s.log.Info("incoming offer refused", "call", c.rec.ID, "err", err)
 			reject(store.CauseNotAcceptable)
 			return
 		}
-		a.configure(params)
 		a.answer(answer, false)
 	}
 	c.phase = phaseAnnounce

@@ -237,6 +237,16 @@ func (l *leg) refused(res *sip.Response) {
 		l.sendInvite(again)
 		return
 	}
+	if (res.StatusCode == 488 || res.StatusCode == 606 || res.StatusCode == 415) && !l.cancelled && l.state == legInviting && l.neg.concede() {
+		l.log(slog.LevelInfo, "SRTP refused, offered again in the clear", "status", res.StatusCode)
+		again := l.retry(l.invite)
+		again.RemoveHeader("Authorization")
+		again.RemoveHeader("Proxy-Authorization")
+		l.authTried = false
+		again.SetBody(l.neg.offer(media.SendRecv))
+		l.sendInvite(again)
+		return
+	}
 	if l.state == legEnded {
 		return
 	}

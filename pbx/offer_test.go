@@ -134,7 +134,7 @@ func TestAnswerRefuses(t *testing.T) {
 		"video only":      {sdpText(append(head, "m=video 4000 RTP/AVP 31")...), errNoAudio},
 		"fax only":        {sdpText(append(head, "m=image 4000 udptl t38")...), errNoAudio},
 		"port 0":          {sdpText(append(head, "m=audio 0 RTP/AVP 8")...), errNoAudio},
-		"srtp only":       {sdpText(append(head, "m=audio 4000 RTP/SAVP 8")...), errNoAudio},
+		"srtp only":       {sdpText(append(head, "m=audio 4000 RTP/SAVP 8")...), errNoSRTP},
 		"no address":      {sdpText("v=0", "m=audio 4000 RTP/AVP 8"), errNoAddress},
 		"a name":          {sdpText("v=0", "c=IN IP4 phone.example", "m=audio 4000 RTP/AVP 8"), errNoAddress},
 		"another family":  {sdpText("v=0", "c=IN IP6 2001:db8::7", "m=audio 4000 RTP/AVP 8"), errNoAddress},

@@ -61,6 +61,8 @@ type rig struct {
 	resolver pbx.Resolver // of the trunks' servers; nil: the system's
 	before   int64        // records that were there when the switch was started (again)
 	stop     func()
+	prepare  func(*pbx.Switch) // may change the switch before it runs
+	wrap     func(media.Engine) media.Engine
 	lenient  bool // the peers break rules themselves: what they complain of says nothing
 }
 
@@ -230,11 +232,17 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 		Addr:   switchAddr.Addr(), PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last, Drain: time.Second, Timeout: cfg.RTP.Timeout, CNAME: "centralka", Log: log,
 	})
 	r.must(err)
+	if r.wrap != nil {
+		engine = r.wrap(engine)
+	}
 	r.sw, err = pbx.New(cfg, pbx.Parts{
 		Store: st, Recorder: r.rec, Engine: engine, Pool: r.pool, Log: log, Resolver: r.resolver,
 		ListenPacket: func(a netip.AddrPort) (net.PacketConn, error) { return r.net.ListenPacket(a) },
 	})
 	r.must(err)
+	if r.prepare != nil {
+		r.prepare(r.sw)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ectx, ecancel := context.WithCancel(context.Background())
 	rctx, rcancel := context.WithCancel(context.Background())

@@ -68,6 +68,9 @@ type Switch struct {
 	cfg  Config // as started; what may change at reload is read by config
 	live atomic.Pointer[liveConfig]
 
+	// secret tells whether keys may be said to the peer at a hop.
+	secret func(hop) bool
+
 	draining atomic.Bool
 	running  atomic.Bool
 	counts   counters
@@ -122,6 +125,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		s.resolver = net.DefaultResolver
 	}
 	s.music, s.ringback = media.HoldMusic(), ringback()
+	s.secret = func(h hop) bool { return h.transport == "TLS" }
 	var err error
 	if s.prompts.closed, err = spoken("closed"); err != nil {
 		return nil, err

@@ -35,6 +35,9 @@ const (
 	ActionAccessSuspended    Action = "access_suspended"
 	ActionAccessRestored     Action = "access_restored"
 	ActionAuditVerified      Action = "audit_verified"
+	ActionDeletionBegun      Action = "deletion_begun" // „do usunięcia" (S6-g), of an item and of a day
+	ActionDeleted            Action = "deleted"        // „usunięto": its absence was verified
+	ActionClockConfirmed     Action = "clock_confirmed"
 )
 
 // Actions lists every action, for filters and their words.
@@ -44,6 +47,7 @@ var actions = []Action{
 	ActionLogin, ActionLogout, ActionSecondFactorSet, ActionPasswordChanged, ActionSessionEnded, ActionPageOpened,
 	ActionAccountAdded, ActionAccountChanged, ActionAccountReset, ActionAccountDisabled, ActionAccountEnabled,
 	ActionDesignated, ActionDesignationRevoked, ActionAccessSuspended, ActionAccessRestored, ActionAuditVerified,
+	ActionDeletionBegun, ActionDeleted, ActionClockConfirmed,
 }
 
 // Purpose is why content is opened (S1.2-a).

@@ -325,6 +325,11 @@ func (s *Store) quarantine(day ordinance.Day, kind Kind, id ID) error {
 			return err
 		}
 	}
+	return s.moveToQuarantine(day, from)
+}
+
+// moveToQuarantine moves a file of a day that the caller holds.
+func (s *Store) moveToQuarantine(day ordinance.Day, from string) error {
 	dir := path.Join(dayDir(day), quarantineDir)
 	to := path.Join(dir, path.Base(from))
 	for n := 1; ; n++ { // never over an earlier one

@@ -153,7 +153,7 @@ type partition struct {
 	ready   chan struct{} // closed when ledger or err is set
 	err     error
 	refs    int    // guarded by Store.mu, like all below
-	used    uint64 // Store.clock at its last use
+	used    uint64 // Store.uses at its last use
 	closing bool
 	drained chan struct{} // closed when the last holder of a closing partition is gone
 	closed  chan struct{}
@@ -213,8 +213,8 @@ func (s *Store) acquire(day ordinance.Day, create bool) (*partition, error) {
 func (s *Store) yield(p *partition) {
 	s.mu.Lock()
 	p.refs--
-	s.clock++
-	p.used = s.clock
+	s.uses++
+	p.used = s.uses
 	if p.refs == 0 && p.closing {
 		close(p.drained)
 	}

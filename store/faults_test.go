@@ -198,7 +198,7 @@ func sharedKey(dir string) string { return filepath.Join(filepath.Dir(dir), "mas
 // acknowledged is there and what is destroyed is not.
 func inspect(t *testing.T, what, dir string, a *acked) {
 	t.Helper()
-	s, err := Open(Config{Dir: dir, MasterKey: sharedKey(dir)})
+	s, err := Open(Config{Dir: dir, MasterKey: sharedKey(dir), clock: goodClock()})
 	if err != nil {
 		t.Errorf("%s: %v", what, err)
 		return
@@ -346,7 +346,7 @@ func TestErrorAtEveryOperation(t *testing.T) {
 				return nil
 			}
 			dir, a := filepath.Join(base, fmt.Sprint(fail, lasting)), newAcked()
-			s, err := Open(Config{Dir: dir, MasterKey: sharedKey(dir), files: f.ops()})
+			s, err := Open(Config{Dir: dir, MasterKey: sharedKey(dir), files: f.ops(), clock: goodClock()})
 			if err == nil {
 				script(s, a)
 				must(t, s.abandon())

@@ -81,6 +81,8 @@ type CallRecord struct {
 	SIPStatus int       `json:",omitempty"`
 	Q850      int       `json:",omitempty"`
 	Recording Recording // its outcome
+	// Quality is how the voice of each leg fared, in the order in which they ended.
+	Quality []Quality `json:",omitempty"`
 	// Tags are what was said of the call at wrap-up; the last one holds. TagCall
 	// owns them: a record that is put without them leaves them as they are.
 	Tags []Tag `json:",omitempty"`
@@ -208,6 +210,32 @@ type Segment struct {
 type Hold struct {
 	By       string // "citizen" or "office"
 	From, To time.Time
+}
+
+// Quality sums up one leg's media. What was heard came from the party to us; what
+// was told went to it, and is known from the party's own reports (RTCP).
+type Quality struct {
+	Leg   string // as in the ladder: "a", "b1", …
+	Party string // trunk or extension
+
+	Received   uint64
+	Lost       uint64        `json:",omitempty"` // never came
+	Late       uint64        `json:",omitempty"` // overtaken by a later packet
+	Duplicate  uint64        `json:",omitempty"`
+	Gaps       uint64        `json:",omitempty"` // runs of packets that were missing
+	JitterMean time.Duration `json:",omitempty"`
+	JitterMax  time.Duration `json:",omitempty"`
+	RTT        time.Duration `json:",omitempty"` // last and largest round trip
+	RTTMax     time.Duration `json:",omitempty"`
+	HeardMOS   float64       `json:",omitempty"` // estimate, 1..4.4; 0: nothing was heard
+
+	Sent         uint64
+	RemoteLost   uint64        `json:",omitempty"`
+	RemoteJitter time.Duration `json:",omitempty"`
+	ToldMOS      float64       `json:",omitempty"` // 0: the party makes no reports
+
+	// Dropped counts packets that were not handed on, by cause (media.Drops).
+	Dropped map[string]uint64 `json:",omitempty"`
 }
 
 // Cause is why a call ended; each ended call has exactly one.

@@ -27,11 +27,13 @@ var (
 	bucketClosures   = []byte("closures")   // id -> Closure
 	bucketOverrides  = []byte("overrides")  // name of hours -> Override
 	bucketUnits      = []byte("units")      // id -> Unit
+	// instant -> Confirmation
+	bucketConfirmations = []byte("confirmations")
 	// day -> DayStatistics, of days that are settled or gone
 	bucketDayStatistics = []byte("statistics")
 	centralBuckets      = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
 		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
-		bucketAudit, bucketAuditBy, bucketDayStatistics}
+		bucketAudit, bucketAuditBy, bucketDayStatistics, bucketConfirmations}
 )
 
 // dayState is where a day is on its way out; it only goes forward.

@@ -94,7 +94,8 @@ type Config struct {
 	// OpenDays is how many day databases stay open though no one uses them; zero means 8.
 	OpenDays int
 
-	files *fileOps // tests inject faults here; nil is the operating system
+	clock *clockFacts // tests whose time is not the machine's; nil is the operating system
+	files *fileOps    // tests inject faults here; nil is the operating system
 }
 
 // Store is an open vault. Its owner calls Close after Run and every other user
@@ -119,13 +120,18 @@ type Store struct {
 	barred    map[ordinance.Day]bool          // kept days on which a sweep has begun
 	parts     map[ordinance.Day]*partition
 	keys      map[ordinance.Day]*age.X25519Identity // of days that are online, as they are needed
-	clock     uint64                                // counts uses of partitions, for the least recent
+	uses      uint64                                // counts uses of partitions, for the least recent
+	clock     clockState
+	seen      beatSeen
 	journals  map[ID]*Journal
 	moved     map[ID]ordinance.Day // calls that changed their day since Open
 	lastSweep SweepReport
 	nextSweep time.Time
 	usage     DiskUsage
 	measured  time.Time
+
+	clockFacts clockFacts
+	confirmed  chan struct{} // an administrator confirmed the clock: Run sweeps again
 
 	sweeping sync.Mutex  // one sweep at a time
 	unsynced atomic.Bool // a journal was written since the last SyncJournals
@@ -144,7 +150,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		cfg.OpenDays = 8
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Log, files: osFiles,
+		cfg: cfg, log: cfg.Log, files: osFiles, clockFacts: osClock, confirmed: make(chan struct{}, 1),
 		lines:    make(map[ordinance.Day]retentionLine),
 		barred:   make(map[ordinance.Day]bool),
 		parts:    make(map[ordinance.Day]*partition),
@@ -154,6 +160,9 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	if cfg.files != nil {
 		s.files = *cfg.files
+	}
+	if cfg.clock != nil {
+		s.clockFacts = *cfg.clock
 	}
 	defer func() {
 		if err != nil {
@@ -310,19 +319,22 @@ func sweepAfter(now time.Time) time.Time {
 }
 
 // Run sweeps at once and then after each Warsaw midnight, again after a quarter
-// of an hour if something stood in the way; it checks recordings after each
-// midnight's sweep and marks every Config.Heartbeat that it is alive. It
-// returns nil when ctx ends.
+// of an hour if something stood in the way, and at once when the clock is
+// confirmed. It reconciles files and index at its start and after each
+// midnight's sweep, then checks recordings, and marks every Config.Heartbeat
+// that it is alive. It returns nil when ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	night := make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
+		s.reconcile(ctx)
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-night:
+				s.reconcile(ctx)
 				s.checkAtNight(ctx)
 			}
 		}
@@ -334,6 +346,8 @@ func (s *Store) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.confirmed:
+			due = time.Time{}
 		case <-timer.C:
 		}
 		// The wall clock decides, looked at anew with each beat: a timer alone
@@ -365,6 +379,18 @@ func (s *Store) Run(ctx context.Context) error {
 		s.nextSweep = due
 		s.mu.Unlock()
 		timer.Reset(max(0, min(s.cfg.Heartbeat, time.Until(due))))
+	}
+}
+
+// reconcile is Reconcile for Run.
+func (s *Store) reconcile(ctx context.Context) {
+	r, err := s.Reconcile(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("reconcile", "err", err)
+	}
+	if n := r.Unexplained(); n > 0 {
+		s.log.Error("the vault holds what its index does not explain, or lacks what it lists", "unexplained", n,
+			"missing", r.Missing, "orphans", r.Orphans, "foreign", len(r.Foreign))
 	}
 }
 

@@ -23,11 +23,23 @@ func openTest(t testing.TB, cfg Config) *Store {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
+	if cfg.clock == nil {
+		cfg.clock = goodClock()
+	}
 	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// goodClock is a machine's that runs with the bubble's time, or the test's own,
+// and is synchronised.
+func goodClock() *clockFacts {
+	return &clockFacts{
+		synchronised: func() bool { return true },
+		uptime:       func() (string, time.Duration, bool) { return "boot", time.Since(time.Unix(0, 0)), true },
+	}
 }
 
 // memoryDir is a folder where an fsync costs nothing, if the machine has one:

@@ -22,6 +22,9 @@ type benchFlags struct {
 	Rate    float64 `json:"setups_per_second"`
 	json    string
 	profile string
+	floor   string
+	alone   bool
+	cores   benchCores
 }
 
 // runBench is the command bench: the switch in a process of its own, as serve
@@ -39,6 +42,8 @@ func runBench(args []string, stdout, stderr io.Writer) int {
 	fs.IntVar(&f.Seconds, "seconds", 20, "`seconds` to measure with all calls up")
 	fs.Float64Var(&f.Rate, "rate", 20, "calls to set up per `second`")
 	fs.StringVar(&f.json, "json", "", "`file` to write the results to, as JSON")
+	fs.StringVar(&f.floor, "floor", "", "`program` made of bench/relay.c, to compare with")
+	fs.BoolVar(&f.alone, "alone", false, "measure the switch only, no rivals")
 	fs.StringVar(&f.profile, "profile", "", "`folder` to write CPU and allocation profiles of the switch to")
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
@@ -49,6 +54,12 @@ func runBench(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
+	cores, err := benchPin()
+	if err != nil {
+		fmt.Fprintln(stderr, "centralka bench:", err)
+		return exitFailed
+	}
+	f.cores = cores
 	r, err := bench(ctx, f, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "centralka bench:", err)
@@ -76,6 +87,15 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	r.Config, r.Date, r.Version = f, time.Now().UTC().Truncate(time.Second), version()
 	if r.Machine, err = benchThisMachine(); err != nil {
 		return r, err
+	}
+	if !f.alone {
+		for _, v := range benchRivals(f, say) {
+			res, err := benchAgainst(ctx, f, f.cores, v, say)
+			if err != nil {
+				return r, err
+			}
+			r.Rivals = append(r.Rivals, res)
+		}
 	}
 	dir, err := os.MkdirTemp("", "centralka-bench-")
 	if err != nil {
@@ -112,7 +132,11 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	if f.profile != "" {
 		begin = []string{"bench", "switch", path, f.profile}
 	}
-	child, err := startBenchChild(dir, begin...)
+	cmd, err := benchSelf(begin...)
+	if err != nil {
+		return r, err
+	}
+	child, err := startBenchChild(dir, cmd, f.cores)
 	if err != nil {
 		return r, err
 	}
@@ -160,7 +184,8 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	if err := benchPause(ctx, child, 500*time.Millisecond); err != nil {
 		return r, err
 	}
-	r.measured(f, idle, before, after, load.picture())
+	r.measured(f.Calls, idle, before, after, load.picture())
+	r.Setup = benchQuantilesOf(&r.setup)
 	r.Packets = load.sum()
 	if r.KernelDrops, err = city.drops(); err != nil {
 		return r, err

@@ -282,7 +282,7 @@ func TestBenchFailsForEachFault(t *testing.T) {
 		"twice":           func(r *benchResult) { r.Packets.Duplicated = 1 },
 		"recordings":      func(r *benchResult) { r.Recordings.Bad = 1 },
 	} {
-		r := benchResult{Packets: benchCounts{Sent: 5, Received: 5}, Config: benchFlags{Calls: 1}}
+		r := benchResult{benchFigures: benchFigures{Packets: benchCounts{Sent: 5, Received: 5}}, Config: benchFlags{Calls: 1}}
 		if r.judge(); len(r.Failures) != 0 {
 			t.Fatalf("a good run fails: %v", r.Failures)
 		}
@@ -298,11 +298,11 @@ func TestBenchFailsForEachFault(t *testing.T) {
 }
 
 func TestBenchDoesNotBlameTheSwitchForABusyMachine(t *testing.T) {
-	r := benchResult{Packets: benchCounts{Sent: 5, Received: 4, Lost: 1}, Config: benchFlags{Calls: 1}, LoadHeldUp: time.Second}
+	r := benchResult{benchFigures: benchFigures{Packets: benchCounts{Sent: 5, Received: 4, Lost: 1}, LoadHeldUp: time.Second}, Config: benchFlags{Calls: 1}}
 	if r.judge(); len(r.Failures) != 2 || !strings.Contains(r.Failures[1], "held up for 1s") {
 		t.Errorf("failures: %q", r.Failures)
 	}
-	r = benchResult{Packets: benchCounts{Sent: 5, Received: 5}, Config: benchFlags{Calls: 1}, LoadHeldUp: time.Second}
+	r = benchResult{benchFigures: benchFigures{Packets: benchCounts{Sent: 5, Received: 5}, LoadHeldUp: time.Second}, Config: benchFlags{Calls: 1}}
 	if r.judge(); len(r.Failures) != 0 {
 		t.Errorf("being held up without loss fails: %q", r.Failures)
 	}

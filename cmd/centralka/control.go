@@ -63,6 +63,7 @@ func listenControl(dir string, s *store.Store, log *slog.Logger) (*control, erro
 	c := &control{store: s, log: log, ln: ln, stop: stop}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /retention/preview", c.counted(c.servePreview))
+	mux.HandleFunc("POST /retention/confirm", c.counted(c.serveConfirm))
 	mux.HandleFunc("POST /verify", c.counted(c.serveVerify))
 	c.srv = &http.Server{
 		Handler:           mux,
@@ -113,6 +114,18 @@ func (c *control) servePreview(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(due); err != nil {
+		c.log.Warn("control socket: answer cut off", "err", err)
+	}
+}
+
+func (c *control) serveConfirm(w http.ResponseWriter, r *http.Request) {
+	confirmed, err := c.store.ConfirmClock(r.URL.Query().Get("by"), r.URL.Query().Get("reason"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(confirmed); err != nil {
 		c.log.Warn("control socket: answer cut off", "err", err)
 	}
 }

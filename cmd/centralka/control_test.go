@@ -184,3 +184,39 @@ func TestProgress(t *testing.T) {
 		t.Errorf("terminal: %q", b.String())
 	}
 }
+
+// TestConfirmReachesTheVault: a sweep that is held goes on when an administrator
+// confirms through the running serve; there is nothing to confirm if none is
+// held.
+func TestConfirmReachesTheVault(t *testing.T) {
+	dir, s := vaultWith(t, ordinance.DayOf(time.Now()).Next(-300))
+	c, err := listenControl(dir, s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- c.serve() }()
+	held := s.SweepHeld() // a machine of tests may be synchronised or not
+	code, out, errors := call(t, "retention", "confirm", "--dir", dir, "--reason", "compared with the clock of the town hall")
+	if held == "" && (code != 1 || !strings.Contains(errors, "no sweep is held")) {
+		t.Errorf("nothing is held: %d %s%s", code, out, errors)
+	}
+	if held != "" && (code != 0 || !strings.Contains(out, "Confirmed by ") || !strings.Contains(out, held)) {
+		t.Errorf("%s: %d %s%s", held, code, out, errors)
+	}
+	if held := s.SweepHeld(); held != "" {
+		t.Errorf("still held: %s", held)
+	}
+	if report, err := s.Sweep(t.Context(), time.Now()); err != nil || len(report.Days) != 1 {
+		t.Errorf("sweep: %+v, %v", report, err)
+	}
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

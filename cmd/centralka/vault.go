@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -60,6 +61,8 @@ func checkVault(ctx context.Context, s *store.Store, known []store.AuditHead, pr
 // socket of a running serve, or by themselves.
 type archive interface {
 	preview(ctx context.Context, asOf ordinance.Day) ([]store.DueDay, error)
+	// confirm lets a sweep that is held for its clock go on.
+	confirm(ctx context.Context, by, reason string) (store.Confirmation, error)
 	check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error)
 	close() error
 }
@@ -90,6 +93,10 @@ type localVault struct{ store *store.Store }
 
 func (v localVault) preview(_ context.Context, asOf ordinance.Day) ([]store.DueDay, error) {
 	return v.store.Preview(asOf)
+}
+
+func (v localVault) confirm(_ context.Context, by, reason string) (store.Confirmation, error) {
+	return v.store.ConfirmClock(by, reason)
 }
 
 func (v localVault) check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error) {
@@ -136,6 +143,19 @@ func (v remoteVault) preview(ctx context.Context, asOf ordinance.Day) ([]store.D
 		return nil, fmt.Errorf("ask the running centralka: %w", err)
 	}
 	return due, nil
+}
+
+func (v remoteVault) confirm(ctx context.Context, by, reason string) (c store.Confirmation, err error) {
+	form := url.Values{"by": {by}, "reason": {reason}}
+	body, err := v.ask(ctx, http.MethodPost, "/retention/confirm?"+form.Encode())
+	if err != nil {
+		return c, err
+	}
+	defer body.Close() // only read
+	if err := json.NewDecoder(body).Decode(&c); err != nil {
+		return c, fmt.Errorf("ask the running centralka: %w", err)
+	}
+	return c, nil
 }
 
 func (v remoteVault) check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error) {
@@ -227,6 +247,32 @@ func runPreview(args []string, stdout, stderr io.Writer) int {
 			return err
 		}
 		return writePreview(stdout, day, due)
+	})
+}
+
+// runConfirm is the command retention confirm (S6-j).
+func runConfirm(args []string, stdout, stderr io.Writer) int {
+	fs := newFlags("retention confirm", "Confirms that the clock is right, so that a sweep that is held for it goes on.\nLook at another clock first. Who confirmed, and why, is kept and printed.", stderr)
+	vault := addVaultFlags(fs)
+	reason := fs.String("reason", "", "`why` the clock is right although it was moved or is not synchronised")
+	if code, ok := parseFlags(fs, args, stderr); !ok {
+		return code
+	}
+	if strings.TrimSpace(*reason) == "" {
+		fmt.Fprintln(stderr, "centralka retention confirm: -reason is missing")
+		return exitUsage
+	}
+	by := fmt.Sprintf("uid %d", os.Getuid())
+	if u, err := user.Current(); err == nil {
+		by = u.Username
+	}
+	return withVault(vault, stderr, func(ctx context.Context, v archive) error {
+		c, err := v.confirm(ctx, by, *reason)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "Confirmed by %s at %s: %s.\nThe sweep goes on.\n", c.By, c.At.In(ordinance.Warsaw).Format("2006-01-02 15:04:05"), c.Held)
+		return err
 	})
 }
 
