@@ -46,9 +46,10 @@ type endpoint struct {
 	ladders *ladders // sees every message
 
 	// serve gets every validated request other than ACK for a non-2xx; stray
-	// gets responses that belong to no transaction (a 2xx sent again).
+	// gets responses that belong to no transaction (a 2xx sent again), and
+	// reports whether somebody takes them.
 	serve func(req *sip.Request, tx *sip.ServerTx)
-	stray func(res *sip.Response)
+	stray func(res *sip.Response) bool
 
 	// sending is held while sipgo looks for the socket of a new request, and for
 	// writing while they are closed: it would open one of its own otherwise, which
@@ -60,6 +61,8 @@ type endpoint struct {
 	sockets map[string]net.PacketConn // by local address, for answers below sipgo
 	streams []net.Listener
 	up      map[Listener]error // nil while it serves
+
+	acks acks
 
 	wg sync.WaitGroup
 }
@@ -108,11 +111,7 @@ func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger)
 			sip.WithTransportLayerReadFilter(e.filter)),
 		sipgo.WithUserAgentTransactionLayerOptions(
 			sip.WithTransactionLayerLogger(quiet),
-			sip.WithTransactionLayerUnhandledResponseHandler(func(res *sip.Response) {
-				if validateResponse(res) == nil {
-					e.stray(res)
-				}
-			})),
+			sip.WithTransactionLayerUnhandledResponseHandler(e.unmatched)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("start SIP stack: %w", err)
@@ -483,9 +482,7 @@ func (e *endpoint) transact(req *sip.Request, on func(res *sip.Response, err err
 		}
 		final := false
 		tx.OnRetransmission(func(res *sip.Response) {
-			if validateResponse(res) == nil {
-				e.stray(res)
-			}
+			e.unmatched(res)
 		})
 		for {
 			select {
@@ -496,6 +493,10 @@ func (e *endpoint) transact(req *sip.Request, on func(res *sip.Response, err err
 				}
 				materialize(res)
 				final = final || res.StatusCode >= 200
+				if res.StatusCode >= 300 && req.IsInvite() {
+					e.acks.refusing(req) // sipgo has acknowledged it once
+					tx.Terminate()
+				}
 				on(res, nil)
 				if final && !req.IsInvite() {
 					// Later copies of the response are nobody's business; sipgo
@@ -514,6 +515,15 @@ func (e *endpoint) transact(req *sip.Request, on func(res *sip.Response, err err
 			}
 		}
 	})
+}
+
+// unmatched takes a response that belongs to no transaction any more.
+func (e *endpoint) unmatched(res *sip.Response) {
+	if validateResponse(res) == nil && !e.stray(res) {
+		if ack := e.acks.of(res); ack != nil {
+			e.writeACK(ack)
+		}
+	}
 }
 
 // drain reads a finished transaction's channel until it terminates, as sipgo
@@ -560,6 +570,11 @@ func (e *endpoint) send(req *sip.Request, do func() error) error {
 
 // sendACK sends an ACK for a 2xx, which is no transaction (RFC 3261 §13.2.2.4).
 func (e *endpoint) sendACK(req *sip.Request) {
+	e.acks.sending(req)
+	e.writeACK(req)
+}
+
+func (e *endpoint) writeACK(req *sip.Request) {
 	if err := e.send(req, func() error { return e.ua.TransportLayer().WriteMsg(req) }); err != nil {
 		e.log.Debug("send ACK", "err", err)
 	}

@@ -33,7 +33,7 @@ func (c *incoming) meet(l *leg, ext string, number ordinance.Number) {
 	case number != "":
 		c.prelude.prompt = c.s.outgoingNotice()
 	case c.queue != nil:
-		c.prelude.prompt = c.s.config().whispers[c.queue.cfg.Whisper]
+		c.prelude.prompt = c.s.config().whispers[c.queue.config().Whisper]
 	}
 	if c.prelude.prompt == nil {
 		c.connect()
@@ -80,8 +80,7 @@ func (c *incoming) lostInPrelude(l *leg) bool {
 	case q != nil:
 		c.phase = phaseQueued
 		c.save()
-		q.box.post(agentRefused{c.call, p.ext, time.Now()})
-		q.again(c.call)
+		q.lost(c.call, p.ext)
 	case c.rec.Queue != "" && p.number == "":
 		c.rec.EndStay(time.Now(), store.StayOverflowed) // the queue was closed by a reload
 		c.route("queue:" + c.rec.Queue)

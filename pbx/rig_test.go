@@ -63,6 +63,7 @@ type rig struct {
 	stop     func()
 	prepare  func(*pbx.Switch) // may change the switch before it runs
 	wrap     func(media.Engine) media.Engine
+	forget   bool // peers keep no log: a long simulation
 	lenient  bool // the peers break rules themselves: what they complain of says nothing
 }
 
@@ -176,7 +177,7 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 	var err error
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
 		Name: "carrier", Listen: r.net.Listen, Addr: carrierAddr, Switch: switchAddr, Seed: 7,
-		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)},
+		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)}, Forget: r.forget,
 	})
 	r.must(err)
 	for i, e := range cfg.Extensions {
@@ -185,7 +186,7 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 		p, err := pbxtest.NewPhone(pbxtest.PeerConfig{
 			Name: e.Number, Password: cfg.Secrets.Extensions[e.Number], Listen: r.net.Listen, Addr: addr, Switch: switchAddr, Seed: uint64(100 + i),
 			Voice:  pbxtest.Voice{Say: pbxtest.Tone(phoneHz + 30*i)},
-			Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)),
+			Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)), Forget: r.forget,
 		})
 		r.must(err)
 		r.phones[e.Number] = p

@@ -82,18 +82,30 @@ func (ev phoneSilent) on(c *call) {
 
 func newRinging(c *call, offers []offer, timeout time.Duration) *ringing {
 	r := &ringing{c: c}
-	now := time.Now()
+	r.add(offers)
+	r.timer = time.AfterFunc(timeout, func() { c.post(ringTimedOut{r}) })
+	return r
+}
+
+func (r *ringing) add(offers []offer) []*try {
+	from, now := len(r.tries), time.Now()
 	for _, o := range offers {
 		r.tries = append(r.tries, &try{offer: o, ring: store.Ring{Extension: o.ext, From: now}})
 	}
-	r.timer = time.AfterFunc(timeout, func() { c.post(ringTimedOut{r}) })
-	return r
+	return r.tries[from:]
 }
 
 // start sends an INVITE to every contact of every extension.
 func (r *ringing) start(to func(b binding) callee) {
 	r.to = to
 	for _, t := range r.tries {
+		r.dial(t)
+	}
+}
+
+// join lets more phones ring, as long as those that ring already.
+func (r *ringing) join(offers []offer) {
+	for _, t := range r.add(offers) {
 		r.dial(t)
 	}
 }

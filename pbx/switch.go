@@ -471,16 +471,18 @@ func (s *Switch) serveInDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 	}
 }
 
-// strayResponse gives a repeated 2xx to its leg, to be acknowledged again.
-func (s *Switch) strayResponse(res *sip.Response) {
+// strayResponse gives a repeated 2xx to its leg, to be acknowledged again; false
+// if there is none any more.
+func (s *Switch) strayResponse(res *sip.Response) bool {
 	materialize(res)
+	if !res.IsSuccess() {
+		return false
+	}
 	tag, _ := res.From().Params.Get("tag")
 	s.mu.Lock()
 	l := s.dialogs[dialogID{res.CallID().Value(), tag}]
 	s.mu.Unlock()
-	if l != nil {
-		l.post(strayReceived{l, res})
-	}
+	return l != nil && l.post(strayReceived{l, res})
 }
 
 func (s *Switch) optionsResponse(req *sip.Request) *sip.Response {

@@ -297,7 +297,7 @@ func (t *transferring) comeBack() {
 			t.script = in
 			in.b, in.queue, in.phase = nil, q, phaseQueued
 			in.music()
-			in.rec.BeginStay(q.cfg.Name, time.Now())
+			in.rec.BeginStay(q.config().Name, time.Now())
 			in.save()
 			q.comeBack(in, in.proof)
 			return

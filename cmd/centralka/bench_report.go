@@ -29,6 +29,7 @@ type benchResult struct {
 	Failures   []string        `json:"failures"`
 
 	Rivals []benchRivalResult `json:"rivals"`
+	Drift  benchDrift         `json:"drift"`
 
 	setup benchTimes
 }
@@ -112,6 +113,8 @@ func (r *benchResult) judge() {
 	fail(p.Crossed > 0, "%d packets reached another call", p.Crossed)
 	fail(p.Duplicated > 0, "%d packets came twice", p.Duplicated)
 	fail(r.Recordings.Bad > 0, "%d of %d recordings are missing or wrong", r.Recordings.Bad, r.Config.Calls)
+	leaks := r.Drift.leaks()
+	fail(leaks != "", "the switch's %s", leaks)
 	fail(len(r.Failures) > 0 && r.LoadHeldUp > benchLate,
 		"but this process was held up for %v, so that says little about the switch: repeat it on a machine that is less busy", r.LoadHeldUp.Round(time.Millisecond))
 	r.Failures = append(r.Failures, r.Recordings.problems[:min(10, len(r.Recordings.problems))]...)
@@ -135,6 +138,8 @@ func (r *benchResult) print(w io.Writer) error {
 	row("added delay", "%s", quantiles(r.Delay))
 	row("INVITE to 200", "%s at %g calls a second", quantiles(r.Setup), r.Config.Rate)
 	row("memory per call", "%d KB (RSS %.1f MB with calls, %.1f MB before; peak %.1f MB)", r.RSSPerCall/1024, benchMB(r.RSS), benchMB(r.RSSIdle), benchMB(r.PeakRSS))
+	from, to := r.Drift.First, r.Drift.Last
+	row("held while measuring", "RSS %.1f -> %.1f MB, %d -> %d files, %d -> %d threads", benchMB(from.RSS), benchMB(to.RSS), from.Files, to.Files, from.Threads, to.Threads)
 	row("packets, whole run", "%d sent, %d received: %d lost, %d altered, %d crossed, %d twice", p.Sent, p.Received, p.Lost, p.Altered, p.Crossed, p.Duplicated)
 	row("", "%d reordered, %d renumbered, %d refused by our own sockets", p.Reordered, p.Renumbered, p.Unsent)
 	d := r.KernelDrops

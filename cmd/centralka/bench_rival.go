@@ -277,12 +277,16 @@ func benchNG(program string) benchRival {
 	}
 }
 
-// benchRivals are those that are to be had.
+// benchRivals are those that are to be had; for the scale picture the floor is
+// enough.
 func benchRivals(f benchFlags, say func(string, ...any)) (rivals []benchRival) {
 	if f.floor == "" {
 		say("no C relay to compare with: make bench compiles it (--floor)")
 	} else {
 		rivals = append(rivals, benchFloor(f.floor))
+	}
+	if f.scale {
+		return rivals
 	}
 	if program, err := exec.LookPath("rtpengine"); err == nil {
 		rivals = append(rivals, benchNG(program))

@@ -281,6 +281,9 @@ func TestBenchFailsForEachFault(t *testing.T) {
 		"another call":    func(r *benchResult) { r.Packets.Crossed = 1 },
 		"twice":           func(r *benchResult) { r.Packets.Duplicated = 1 },
 		"recordings":      func(r *benchResult) { r.Recordings.Bad = 1 },
+		"files leak":      func(r *benchResult) { r.Drift.Last.Files = 100 },
+		"threads leak":    func(r *benchResult) { r.Drift.Last.Threads = 100 },
+		"memory leaks":    func(r *benchResult) { r.Drift.Last.RSS = 100 << 20 },
 	} {
 		r := benchResult{benchFigures: benchFigures{Packets: benchCounts{Sent: 5, Received: 5}}, Config: benchFlags{Calls: 1}}
 		if r.judge(); len(r.Failures) != 0 {
@@ -315,6 +318,9 @@ func TestBenchReadsTheKernelsBooks(t *testing.T) {
 	}
 	if u.cpu <= 0 || u.rss <= 1<<20 || u.anon <= 0 || u.anon > u.rss {
 		t.Errorf("usage of this process: %+v", u)
+	}
+	if h, err := benchHeldBy(os.Getpid()); err != nil || h.RSS <= 0 || h.Files < 3 || h.Threads < 1 {
+		t.Errorf("this process holds %+v, %v", h, err)
 	}
 	if m, err := benchThisMachine(); err != nil || m.Cores < 1 || !strings.HasPrefix(m.Kernel, "Linux ") {
 		t.Errorf("machine %+v, %v", m, err)

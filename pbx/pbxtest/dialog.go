@@ -22,6 +22,7 @@ func (c *Call) reach(s State) {
 		if err := c.voice.close(); err != nil {
 			c.peer.violate("close the voice: %v", err)
 		}
+		c.peer.forget(c)
 	}
 	c.peer.notify()
 }
@@ -181,9 +182,11 @@ func (c *Call) accepted(res *Message, first bool) {
 		c.target = contact
 	}
 	switch {
-	case c.reliable.answered && len(res.Body) > 0:
-		c.peer.violate("%s has an SDP after a reliable answer (RFC 6337 §3.1.1)", res)
-	case !c.reliable.answered && len(res.Body) == 0:
+	case first && c.reliable.answered:
+		if len(res.Body) > 0 {
+			c.peer.violate("%s has an SDP after a reliable answer (RFC 6337 §3.1.1)", res)
+		}
+	case len(res.Body) == 0:
 		c.peer.violate("%s has no SDP", res)
 	}
 	c.describedBy(res)

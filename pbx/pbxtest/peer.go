@@ -71,7 +71,7 @@ type PeerConfig struct {
 	// returns true the peer leaves it alone, to be answered with Respond or not
 	// at all. It runs on the peer's reader.
 	OnRequest func(*Message) bool
-	// Forget keeps no log of messages, for long simulations.
+	// Forget keeps no log of messages and no ended calls, for long simulations.
 	Forget bool
 	// Log gets messages at level debug, without numbers; nil discards.
 	Log *slog.Logger
@@ -444,6 +444,18 @@ func (p *Peer) record(e Entry) {
 		p.cfg.OnMessage(e)
 	}
 	p.notify()
+}
+
+// forget drops a call that has ended from a peer that keeps no log, when no
+// message of it can come any more.
+func (p *Peer) forget(c *Call) {
+	if !p.cfg.Forget {
+		return
+	}
+	p.after(4*64*p.cfg.T1, func() {
+		p.violations = append(p.violations, c.voice.wrongs()...)
+		delete(p.calls, c.id)
+	})
 }
 
 // read is the goroutine of the socket.
