@@ -53,6 +53,14 @@ type Status struct {
 	Panics       int64
 	Guard        map[string]uint64 // datagrams and requests refused, by reason
 	Engine       media.EngineStats
+	Certificate  CertificateStatus
+	Streams      map[string]int // connections by transport
+}
+
+// CertificateStatus describes our certificate for SIP.
+type CertificateStatus struct {
+	Until time.Time // zero: there is none
+	Err   string    // why its files as they are now are not in force
 }
 
 // AnnouncementStatus describes the announcement in force.
@@ -137,6 +145,11 @@ func (s *Switch) Status() Status {
 	}
 	if live.audioErr != nil {
 		st.Announcement.Err = live.audioErr.Error()
+	}
+	st.Streams = s.end.flows.count()
+	var err error
+	if st.Certificate.Until, err = s.end.certs.until(); err != nil {
+		st.Certificate.Err = err.Error()
 	}
 	s.counts.mu.Lock()
 	for d, n := range s.counts.began {

@@ -35,6 +35,8 @@ var (
 	descStreams    = desc("media_streams", "Open streams.", "engine")
 	descPackets    = desc("media_packets_total", "RTP packets since the start, by what became of them.", "what")
 	descGuard      = desc("guard_total", "Datagrams since the start, by what became of them.", "what")
+	descExpiry     = desc("certificate_expiry_time_seconds", "When the certificate for SIP over TLS ends, Unix time.")
+	descConns      = desc("sip_connections", "SIP connections, by transport.", "transport")
 	descPanics     = desc("panics_total", "Calls ended by an internal error.")
 )
 
@@ -116,6 +118,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for what, n := range s.Guard {
 		count(descGuard, float64(n), what)
+	}
+	if !s.Certificate.IsZero() {
+		gauge(descExpiry, float64(s.Certificate.Unix()))
+	}
+	for transport, n := range s.Connections {
+		gauge(descConns, float64(n), transport)
 	}
 	count(descPanics, float64(s.Panics))
 }
