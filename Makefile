@@ -6,9 +6,10 @@ SHELL       := bash
 MAKEFLAGS += --no-print-directory
 
 # What the tests need besides Go: the race detector a C compiler, the
-# interoperability tests real peers and an independent reader of audio.
+# interoperability tests real peers, an independent reader of audio and an
+# independent opener of what is sealed.
 # Each is program:package of Debian.
-TOOLS := gcc:gcc sipp:sip-tester baresip:baresip-core sox:sox
+TOOLS := gcc:gcc sipp:sip-tester baresip:baresip-core sox:sox age:age
 
 FUZZTIME ?= 60s
 

@@ -65,6 +65,8 @@ type AgentStatus struct {
 type Pool struct {
 	log *slog.Logger
 
+	onWish func(AgentID) // set before the pool is used
+
 	mu     sync.Mutex
 	agents map[AgentID]*agent
 	phones map[AgentID]*phone // also of extensions that are no agents: a reload may make them so
@@ -164,6 +166,32 @@ func (a *agent) drop() {
 	}
 }
 
+// OnWish has f called after an agent wants calls, or none any more: so that it is
+// kept over a restart. Call it before the pool is used; f must not block.
+func (p *Pool) OnWish(f func(AgentID)) { p.onWish = f }
+
+// wished calls what OnWish set. The mutex is not held.
+func (p *Pool) wished(id AgentID) {
+	if p.onWish != nil {
+		p.onWish(id)
+	}
+}
+
+// Wish is the reason for which an agent wants no calls; empty if it does.
+func (p *Pool) Wish(id AgentID) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.agents[id]; a != nil {
+		return a.away
+	}
+	return ""
+}
+
+// Recall sets what Wish returned before a restart.
+func (p *Pool) Recall(id AgentID, away string) {
+	p.change(id, func(a *agent, _ time.Time) { a.away = away })
+}
+
 // change applies f to an agent.
 func (p *Pool) change(id AgentID, f func(a *agent, now time.Time)) {
 	p.mu.Lock()
@@ -215,6 +243,7 @@ func (p *Pool) SetReady(id AgentID) {
 		a.away, a.unanswered = "", 0
 		p.rest(a, now, 0)
 	})
+	p.wished(id)
 }
 
 // SetAway says that the agent takes no calls, and why. A call that is already
@@ -224,6 +253,7 @@ func (p *Pool) SetAway(id AgentID, reason string) {
 		reason = "said"
 	}
 	p.change(id, func(a *agent, _ time.Time) { a.away = reason })
+	p.wished(id)
 }
 
 // Busy changes the number of dialogs that the phone has: who is on the phone,
@@ -382,6 +412,9 @@ func (o *Offer) Decline(result string) {
 			a.away, a.unanswered = "unanswered", 0
 		}
 	})
+	if result == "timeout" {
+		o.p.wished(o.id)
+	}
 }
 
 // Release takes the reservation back, for no fault of the agent's.

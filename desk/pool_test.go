@@ -3,6 +3,7 @@ package desk
 import (
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -185,6 +186,36 @@ func TestReload(t *testing.T) {
 		p.Busy("102", -1)
 		if got := p.Snapshot(); len(got) != 1 || got[0].State != Ready {
 			t.Fatalf("%+v, want 102 ready alone", got)
+		}
+	})
+}
+
+// TestWishes: what an agent wants is told to whoever keeps it, when it changes,
+// and comes back after a restart.
+func TestWishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool(slog.New(slog.DiscardHandler))
+		var kept []string
+		p.OnWish(func(id AgentID) { kept = append(kept, string(id)+" "+p.Wish(id)) })
+		p.SetAgents([]Agent{{ID: "101", ReadyOnRegister: true, AutoAwayAfter: 1}})
+		p.Available("101", true)
+		p.SetAway("101", "break")
+		p.SetReady("101")
+		o, ok := p.Offer([]AgentID{"101"}, LongestIdle, nil, time.Now().Add(time.Minute))
+		if !ok {
+			t.Fatal("nobody is ready")
+		}
+		o.Decline("timeout")
+		if want := []string{"101 break", "101 ", "101 unanswered"}; !slices.Equal(kept, want) {
+			t.Errorf("kept %q, want %q", kept, want)
+		}
+		again := NewPool(slog.New(slog.DiscardHandler))
+		again.SetAgents([]Agent{{ID: "101"}})
+		again.Available("101", true)
+		again.Recall("101", "")
+		again.Recall("102", "break") // who is no agent any more
+		if st := again.Snapshot(); len(st) != 1 || st[0].State != Ready {
+			t.Errorf("after the restart: %+v", st)
 		}
 	})
 }

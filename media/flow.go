@@ -54,6 +54,7 @@ type flow struct {
 	greeted    bool // Heard was reported
 	in         reception
 	keys       keypad
+	secure     protection
 
 	mode  flowMode
 	out   transmission
@@ -111,6 +112,7 @@ func (f *flow) configure(p Params, at time.Duration) {
 	if !f.configured {
 		f.reports.next = at + reportInterval()/2 // RFC 3550 §6.2: half of it before the first
 	}
+	f.secure.rekey(p.ReceiveKey, p.SendKey)
 	f.params, f.configured = p, true
 	if f.hears() && !heard {
 		f.listening = at
@@ -227,8 +229,11 @@ func (f *flow) due() (at time.Duration, ok bool) {
 // stats are the counts so far.
 func (f *flow) stats() StreamStats {
 	s := f.count
-	s.Lost, s.Jitter = f.in.lost(), f.in.jitterTime()
-	s.RTT, s.RemoteLoss, s.RemoteJitter = f.reports.rtt, f.reports.loss, f.reports.jitter
+	in, r := &f.in, &f.reports
+	s.Lost, s.Late, s.Duplicate, s.Gaps = in.lost(), in.late, in.twice, in.gaps
+	s.Jitter, s.JitterMean, s.JitterMax = in.jitterTime(), in.meanJitter(), time.Duration(in.jitterMax)*sampleTime
+	s.RTT, s.RTTMax = r.rtt, r.rttMax
+	s.Reported, s.RemoteLoss, s.RemoteLost, s.RemoteJitter = r.told, r.loss, r.lost, r.jitter
 	s.Source = f.rtp.current
 	return s
 }

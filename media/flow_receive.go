@@ -16,6 +16,14 @@ func (f *flow) receive(b []byte, from netip.AddrPort, at time.Duration, in *inbo
 		f.count.Foreign++
 		return false
 	}
+	if !soundRTP(b) {
+		f.count.Malformed++
+		return false
+	}
+	b, verdict := f.secure.open(b)
+	if !f.passes(verdict) {
+		return false
+	}
 	if !f.parse(b, in) {
 		f.count.Malformed++
 		return false
@@ -29,6 +37,7 @@ func (f *flow) receive(b []byte, from netip.AddrPort, at time.Duration, in *inbo
 	}
 	f.in.note(in.Sequence, in.Timestamp, in.SSRC, at, in.Kind != KindEvent)
 	if !f.hears() {
+		f.count.Unheard++
 		return false
 	}
 	switch in.Kind {
@@ -38,6 +47,7 @@ func (f *flow) receive(b []byte, from netip.AddrPort, at time.Duration, in *inbo
 		}
 	case KindPCMA, KindPCMU:
 		if len(in.Payload) == 0 { // a keep-alive
+			f.count.Unheard++
 			return false
 		}
 	}
@@ -47,14 +57,27 @@ func (f *flow) receive(b []byte, from netip.AddrPort, at time.Duration, in *inbo
 // alive notes that something came from the peer.
 func (f *flow) alive(at time.Duration) { f.heardAt, f.timedOut = at, false }
 
-// parse reads an RTP packet into in; false means that it is none, or of a
+// passes counts what SRTP does not let through.
+func (f *flow) passes(v verdict) bool {
+	switch v {
+	case forged:
+		f.count.Forged++
+	case replayed:
+		f.count.Replayed++
+	}
+	return v == genuine
+}
+
+// soundRTP tells whether a datagram can be an RTP packet. The header's parser
+// makes an error value for what is cut short; a flood of such packets must not
+// feed the collector.
+func soundRTP(b []byte) bool {
+	return len(b) >= rtpHeader && len(b) < maxDatagram && b[0]>>6 == 2 && len(b) >= rtpHeader+4*int(b[0]&0x0F)
+}
+
+// parse reads a sound RTP packet into in; false means that it is none, or of a
 // payload type that was not negotiated.
 func (f *flow) parse(b []byte, in *inbound) bool {
-	// The header's parser makes an error value for what is cut short; a flood
-	// of such packets must not feed the collector.
-	if len(b) < rtpHeader || len(b) >= maxDatagram || b[0]>>6 != 2 || len(b) < rtpHeader+4*int(b[0]&0x0F) {
-		return false
-	}
 	n, err := in.header.Unmarshal(b)
 	if err != nil {
 		return false

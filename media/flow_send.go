@@ -3,16 +3,19 @@ package media
 import "time"
 
 // forward writes what this flow's peer is to get of a packet that another flow
-// received, and returns its length; 0 means nothing. buf holds maxPacket bytes.
+// received, and returns its length; 0 means nothing. buf holds maxSent bytes.
 func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 	if f.mode != relaying {
+		f.count.Unclaimed++
 		return 0
 	}
 	r, t := &f.relay, &f.out
 	// Comfort noise is relayed as what it stands for, silence.
 	omit := in.Kind == KindComfortNoise || in.Kind == KindEvent && f.params.EventType == 0
 	if !f.speaks() {
-		if !omit {
+		if omit {
+			f.count.Omitted++
+		} else {
 			f.count.Unsent++
 		}
 		r.live = false // the pause must not look like loss
@@ -20,6 +23,7 @@ func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 	}
 	if !r.follows(in, at) {
 		if omit {
+			f.count.Omitted++
 			r.live = false
 			return 0
 		}
@@ -31,6 +35,7 @@ func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 	}
 	r.advance(in, at)
 	if omit {
+		f.count.Omitted++
 		r.leaveOut(in.Sequence)
 		t.mark = t.mark || in.Kind == KindComfortNoise
 		return 0
@@ -49,11 +54,12 @@ func (f *flow) forward(in *inbound, at time.Duration, buf []byte) int {
 // forwardLate is forward for a packet that was overtaken.
 func (f *flow) forwardLate(in *inbound, omit bool, buf []byte) int {
 	if omit {
+		f.count.Omitted++
 		return 0
 	}
 	seq, ok := f.relay.late(in.Sequence)
 	if !ok {
-		f.count.Unsent++
+		f.count.Overtaken++
 		return 0
 	}
 	return f.write(in, seq, in.Timestamp+f.relay.ticks, in.Marker, buf)
@@ -65,16 +71,27 @@ func (f *flow) write(in *inbound, seq uint16, ts uint32, marker bool, buf []byte
 	if in.Kind == KindEvent {
 		n := copy(buf[rtpHeader:], in.event)
 		f.out.header(buf, f.params.EventType, marker, seq, ts, n)
-		return rtpHeader + n
+		return f.seal(buf, rtpHeader+n)
 	}
 	n := len(in.Payload)
 	transcode(buf[rtpHeader:], in.Payload, codecOf(in.Kind), f.params.Codec)
 	f.out.header(buf, f.params.PayloadType, marker, seq, ts, n)
-	return rtpHeader + n
+	return f.seal(buf, rtpHeader+n)
+}
+
+// seal makes SRTP of the packet if that was agreed. What must not be sent was not:
+// 0 is returned.
+func (f *flow) seal(buf []byte, n int) int {
+	sealed := f.secure.seal(buf, n)
+	if sealed == 0 {
+		f.count.Sent--
+		f.count.Unsent++
+	}
+	return sealed
 }
 
 // frame writes the prompt's next frame if it is due and returns its length, or
-// 0. buf holds maxPacket bytes.
+// 0. buf holds maxSent bytes.
 func (f *flow) frame(at time.Duration, buf []byte) int {
 	p, t := &f.play, &f.out
 	if f.mode != playing || !p.seated {
@@ -110,5 +127,9 @@ func (f *flow) frame(at time.Duration, buf []byte) int {
 		p.at %= p.prompt.samples()
 	}
 	f.count.Sent++
-	return rtpHeader + FrameSamples
+	sealed := f.seal(buf, rtpHeader+FrameSamples)
+	if sealed == 0 && !p.loop {
+		f.breakOff(due)
+	}
+	return sealed
 }

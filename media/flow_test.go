@@ -216,7 +216,7 @@ func TestRelayLateFromBefore(t *testing.T) {
 			t.Errorf("packet %d: sent %v", c.seq, n > 0)
 		}
 	}
-	if f.count.Sent != 4 || f.count.Unsent != 2 {
+	if f.count.Sent != 4 || f.count.Overtaken != 2 || f.count.Unsent != 0 {
 		t.Errorf("%+v", f.count)
 	}
 }
@@ -323,7 +323,7 @@ func TestReceptionLossAndJitter(t *testing.T) {
 			r.note(uint16(65000+i), uint32(i)*160, 1, at, true)
 		}
 	}
-	if r.lost() != 90 || r.high-r.base != 999 || uint16(r.high) != uint16(65000+999-65536) {
+	if r.lost() != 100 || r.missing() != 90 || r.twice != 10 || r.gaps != 100 || r.high-r.base != 999 || uint16(r.high) != uint16(65000+999-65536) {
 		t.Errorf("lost %d, high %d", r.lost(), r.high)
 	}
 	if f := r.fraction(); f != 90*256/1000 {

@@ -251,6 +251,16 @@ func (e *loopEngine) take(cfg StreamConfig, port uint16, rtp, rtcp udpSocket) (S
 	return s, nil
 }
 
+// Lateness implements Engine: that of the latest loop.
+func (e *loopEngine) Lateness() (worst Lateness) {
+	at := e.now()
+	for _, l := range e.loops {
+		of := l.late.lateness(at)
+		worst.Mean, worst.Max = max(worst.Mean, of.Mean), max(worst.Max, of.Max)
+	}
+	return worst
+}
+
 // Stats implements Engine.
 func (e *loopEngine) Stats() EngineStats {
 	e.mu.Lock()
@@ -283,9 +293,7 @@ func (e *loopEngine) Stats() EngineStats {
 		}
 		sum.Received += part.Received
 		sum.Sent += part.Sent
-		sum.Foreign += part.Foreign
-		sum.Malformed += part.Malformed
-		sum.Unsent += part.Unsent
+		sum.Drops.add(part.Drops)
 	}
 	return sum
 }

@@ -37,6 +37,7 @@ type loop struct {
 	table  []entry       // by descriptor
 	due    dueHeap
 	closed EngineStats // sums of the streams that are gone
+	late   punctuality
 
 	events [eventsPerTurn]unix.EpollEvent
 	buf    [maxDatagram]byte
@@ -247,8 +248,9 @@ func (l *loop) read(fd int) {
 	}
 }
 
-// packet handles one RTP datagram: judge, tap, relay. It is rewritten where it
-// lies: the header that we send is never longer than the one that came.
+// packet handles one RTP datagram: judge, tap, relay. It is opened and rewritten
+// where it lies: the header that we send is never longer than the one that came,
+// and behind the longest payload there is room for the tag of SRTP.
 func (l *loop) packet(s *loopStream, b []byte, from netip.AddrPort, at time.Duration) {
 	if !s.flow.receive(b, from, at, &l.in) {
 		return
@@ -258,12 +260,13 @@ func (l *loop) packet(s *loopStream, b []byte, from netip.AddrPort, at time.Dura
 	}
 	sink := s.listens
 	if sink == nil {
+		s.flow.count.Unclaimed++
 		return
 	}
 	if l.in.Kind != KindComfortNoise {
 		s.relayed++
 	}
-	if n := sink.flow.forward(&l.in, at, l.buf[:maxPacket]); n > 0 {
+	if n := sink.flow.forward(&l.in, at, l.buf[:maxSent]); n > 0 {
 		l.send(sink, l.buf[:n], 0, at)
 	}
 }
@@ -296,6 +299,7 @@ func (l *loop) keepTime() {
 	at := l.engine.now()
 	for len(l.due) > 0 && l.due[0].wake <= at {
 		s := l.due[0]
+		l.late.note(s.wake, at)
 		l.tick(s, at)
 		l.schedule(s)
 	}

@@ -7,7 +7,10 @@
 // (Silence), a prompt (Play) or what another stream receives (Relay); whatever
 // it sends keeps one SSRC, with sequence numbers and timestamps continuous
 // across every change of source (RFC 3550 §5.1). What a stream receives may be
-// copied to a [Tap].
+// copied to a [Tap], in the clear.
+//
+// With keys in its [Params] a stream speaks SRTP: what comes is opened before
+// anything else looks at it, what goes is sealed after all else is done.
 //
 // The packet path allocates nothing, logs nothing, touches no disk and holds
 // no lock across a system call.
@@ -24,6 +27,7 @@ package media
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -99,6 +103,19 @@ type Params struct {
 	// Direction limits both ways. While it forbids receiving, the media timeout
 	// is off.
 	Direction Direction
+	// SendKey and ReceiveKey protect what we send and what the peer sends, RTP
+	// and RTCP (SRTP, RFC 3711); zero: in the clear. A key that stays the same
+	// from one Configure to the next goes on where it was; a new one begins with
+	// a rollover counter of zero. With a ReceiveKey, what was not made with it is
+	// not taken.
+	SendKey, ReceiveKey Key
+}
+
+// Equal reports whether both say the same.
+func (p Params) Equal(o Params) bool {
+	return p.Remote == o.Remote && p.RemoteRTCP == o.RemoteRTCP && p.Signalling == o.Signalling &&
+		p.Codec == o.Codec && p.PayloadType == o.PayloadType && p.EventType == o.EventType && p.Direction == o.Direction &&
+		p.SendKey.Equal(o.SendKey) && p.ReceiveKey.Equal(o.ReceiveKey)
 }
 
 // StreamConfig describes a stream to open.
@@ -157,6 +174,9 @@ type Engine interface {
 	Open(cfg StreamConfig) (Stream, error)
 	// Stats sums up over all streams, closed ones included.
 	Stats() EngineStats
+	// Lateness tells how late the engine is with what it does by the clock. It
+	// waits for nothing: whoever admits calls looks at it.
+	Lateness() Lateness
 }
 
 // Stream is one leg's media. Its methods are safe for concurrent use, never
@@ -197,34 +217,77 @@ func Bridge(a, b Stream) {
 	b.Relay(a)
 }
 
-// StreamStats counts packets of one stream by what became of them.
+// StreamStats counts packets of one stream by what became of them. Of what came
+// from the peer, Received were accepted; of those all but Unheard and Unclaimed
+// were Relayed. Of what the peer was to get, Sent were sent.
 type StreamStats struct {
-	Received  uint64 // RTP packets accepted from the peer
-	Sent      uint64 // RTP packets sent to the peer
-	Relayed   uint64 // accepted packets handed on to another stream
-	Foreign   uint64 // packets from a source that is not the peer's
-	Malformed uint64 // not RTP version 2, truncated, or of a payload type not negotiated
-	Unsent    uint64 // packets that could not be sent (socket error, or Direction forbade it)
-	Lost      uint64 // expected less received, from the sequence numbers (RFC 3550 §A.3)
-	Jitter    time.Duration
-	RTT       time.Duration // from RTCP, 0 if unknown
-	// RemoteLoss is the fraction lost that the peer last reported, 0..1.
-	RemoteLoss float64
-	// RemoteJitter is what the peer last reported.
+	Received uint64 // RTP packets accepted from the peer
+	Sent     uint64 // RTP packets sent to the peer
+	Relayed  uint64 // accepted packets handed on to another stream
+
+	Drops
+
+	// Lost, Late, Duplicate and Gaps are read from the sequence numbers: packets
+	// that never came, that came after a later one, that came again, and runs of
+	// packets that were missing when the next one came.
+	Lost, Late, Duplicate, Gaps uint64
+	// Jitter is the estimate of RFC 3550 §A.8, now, on average and at worst.
+	Jitter, JitterMean, JitterMax time.Duration
+	RTT, RTTMax                   time.Duration // from RTCP, 0 if unknown
+	// Reported: the peer has reported on what it received. RemoteLoss is the
+	// fraction that it lost of late, 0..1, RemoteLost how many packets in all,
+	// RemoteJitter its jitter.
+	Reported     bool
+	RemoteLoss   float64
+	RemoteLost   uint64
 	RemoteJitter time.Duration
 	// Source is where packets come from now.
 	Source netip.AddrPort
 }
 
+// Drops counts the packets that were not handed on, by cause.
+type Drops struct {
+	Foreign   uint64 // from a source that is not the peer's
+	Malformed uint64 // not RTP version 2, truncated, or of a payload type not negotiated
+	Forged    uint64 // SRTP and SRTCP that was not made with the peer's key
+	Replayed  uint64 // SRTP and SRTCP that came again, or too late to tell
+	Unheard   uint64 // came while Direction forbade it, or without voice (a keep-alive)
+	Unclaimed uint64 // accepted while nobody was connected, or only a prompt was heard
+	Omitted   uint64 // left out on purpose: comfort noise, keys that the other side cannot take
+	Overtaken uint64 // so late that their place in what was sent is unknown
+	Unsent    uint64 // could not be sent: socket error, Direction forbade it, or SRTP had used the number
+}
+
+func (d *Drops) add(e Drops) {
+	d.Foreign += e.Foreign
+	d.Malformed += e.Malformed
+	d.Forged += e.Forged
+	d.Replayed += e.Replayed
+	d.Unheard += e.Unheard
+	d.Unclaimed += e.Unclaimed
+	d.Omitted += e.Omitted
+	d.Overtaken += e.Overtaken
+	d.Unsent += e.Unsent
+}
+
+// ByCause lists the counts that are not zero, by the names that call records and
+// metrics use.
+func (d Drops) ByCause() map[string]uint64 {
+	all := map[string]uint64{
+		"foreign": d.Foreign, "malformed": d.Malformed, "forged": d.Forged, "replayed": d.Replayed, "unheard": d.Unheard, "unclaimed": d.Unclaimed,
+		"omitted": d.Omitted, "overtaken": d.Overtaken, "unsent": d.Unsent,
+	}
+	maps.DeleteFunc(all, func(_ string, n uint64) bool { return n == 0 })
+	return all
+}
+
 // EngineStats sums up an engine.
 type EngineStats struct {
-	Kind      string // which engine runs, e.g. "portable"
-	Streams   int    // open now
-	Ports     int    // port pairs of the range
-	Draining  int    // port pairs that rest before reuse
-	Received  uint64
-	Sent      uint64
-	Foreign   uint64
-	Malformed uint64
-	Unsent    uint64
+	Kind     string // which engine runs, e.g. "portable"
+	Streams  int    // open now
+	Ports    int    // port pairs of the range
+	Draining int    // port pairs that rest before reuse
+	Received uint64
+	Sent     uint64
+	Drops
 }

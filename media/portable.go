@@ -73,6 +73,9 @@ type portable struct {
 	unmarked bool                         // DSCP was refused and that was logged
 
 	running sync.WaitGroup
+
+	lateMu sync.Mutex // innermost
+	late   punctuality
 }
 
 // NewPortable makes the portable engine. It refuses a configuration that could
@@ -231,12 +234,20 @@ func (e *portable) Stats() EngineStats {
 	return sum
 }
 
+// Lateness implements Engine.
+func (e *portable) Lateness() Lateness { return e.late.lateness(e.now()) }
+
+// note measures how late a stream did what was due.
+func (e *portable) note(due, at time.Duration) {
+	e.lateMu.Lock()
+	defer e.lateMu.Unlock()
+	e.late.note(due, at)
+}
+
 func (e *EngineStats) add(s StreamStats) {
 	e.Received += s.Received
 	e.Sent += s.Sent
-	e.Foreign += s.Foreign
-	e.Malformed += s.Malformed
-	e.Unsent += s.Unsent
+	e.Drops.add(s.Drops)
 }
 
 func (e *portable) warnUnmarked(err error) {

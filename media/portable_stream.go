@@ -165,7 +165,7 @@ func (s *portableStream) run() {
 	readers.Go(s.readRTCP)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	buf := make([]byte, maxPacket)
+	buf := make([]byte, maxSent)
 	for !s.turn(buf, timer) {
 		select {
 		case <-timer.C:
@@ -188,6 +188,7 @@ func (s *portableStream) turn(buf []byte, timer *time.Timer) (closed bool) {
 		s.mu.Lock()
 		at := s.engine.now()
 		closed = s.closed
+		wasDue, ticks := s.flow.due()
 		n, play := 0, s.flow.play.id
 		var report []byte
 		var err error
@@ -203,6 +204,9 @@ func (s *portableStream) turn(buf []byte, timer *time.Timer) (closed bool) {
 		s.flow.events = nil
 		next, ticking := s.flow.due()
 		s.mu.Unlock()
+		if ticks && wasDue <= at {
+			s.engine.note(wasDue, at)
+		}
 
 		if err != nil {
 			s.engine.log.Warn("make RTCP report", "leg", s.label, "err", err)
@@ -241,7 +245,7 @@ func (s *portableStream) send(b []byte, to netip.AddrPort, play PlayID) {
 // readRTP is the packet loop.
 func (s *portableStream) readRTP() {
 	var in inbound
-	out := make([]byte, maxPacket)
+	out := make([]byte, maxSent)
 	s.read(s.rtp, func(b []byte, from netip.AddrPort) { s.packet(b, from, &in, out) })
 }
 
@@ -293,7 +297,10 @@ func (s *portableStream) packet(b []byte, from netip.AddrPort, in *inbound, out 
 		if s.tap != nil {
 			s.tap.Put(&in.Packet)
 		}
-		if sink = s.sink; sink != nil && in.Kind != KindComfortNoise {
+		switch sink = s.sink; {
+		case sink == nil:
+			s.flow.count.Unclaimed++
+		case in.Kind != KindComfortNoise:
 			s.relayed++
 		}
 	}

@@ -25,7 +25,9 @@ type reception struct {
 	base     uint64 // extended sequence number of the first packet
 	high     uint64 // of the highest one
 	received uint64 // since base
-	before   uint64 // lost before the last restart
+	seen     uint64 // bit n: high-n has come
+
+	tally // over all restarts
 
 	expectedPrior, receivedPrior uint64 // at the last report
 
@@ -34,14 +36,27 @@ type reception struct {
 	jitter       uint32 // in sixteenths of a tick
 }
 
+// tally is what a reception has counted over its restarts. A restart begins
+// lost and twice anew for what follows, so both have a part from before.
+type tally struct {
+	lostBefore uint64
+	late       uint64 // overtaken by a later one, and not there before
+	twice      uint64 // had come already
+	twiceHere  uint64 // of those, since the last restart
+	gaps       uint64 // runs of packets that were missing when the next one came
+	jitterSum  uint64 // of jitter in ticks after each timed packet
+	jitterN    uint64
+	jitterMax  uint32 // ticks
+}
+
 // note counts one packet. timed is false if its timestamp is not the time at
 // which it was sampled (an RFC 4733 event keeps that of its beginning).
 func (r *reception) note(seq uint16, timestamp, ssrc uint32, at time.Duration, timed bool) {
 	step := int16(seq - uint16(r.high))
 	if !r.started || ssrc != r.ssrc || step > maxDropout || step < -maxMisorder {
 		r.restart(seq, ssrc)
-	} else if step > 0 {
-		r.high += uint64(step)
+	} else {
+		r.place(int(step))
 	}
 	r.received++
 	if timed {
@@ -49,9 +64,34 @@ func (r *reception) note(seq uint16, timestamp, ssrc uint32, at time.Duration, t
 	}
 }
 
+// window is how far below the highest number a packet can be told from its
+// copy; what comes from further below counts as late.
+const window = 64
+
+// place notes a packet step places above the highest one, or below it.
+func (r *reception) place(step int) {
+	switch below := -step; {
+	case step > 0:
+		if step > 1 {
+			r.gaps++
+		}
+		r.high += uint64(step)
+		r.seen = r.seen<<min(step, window) | 1
+	case below < window && r.seen>>below&1 != 0:
+		r.twice++
+		r.twiceHere++
+	default:
+		r.late++
+		if below < window {
+			r.seen |= 1 << below
+		}
+	}
+}
+
 func (r *reception) restart(seq uint16, ssrc uint32) {
-	lost := r.lost()
-	*r = reception{started: true, ssrc: ssrc, before: lost, jitter: r.jitter}
+	t := r.tally
+	t.lostBefore, t.twiceHere = r.lost(), 0
+	*r = reception{started: true, ssrc: ssrc, tally: t, jitter: r.jitter, seen: 1}
 	// One cycle is added so that nothing below base is negative.
 	r.base = 1<<16 + uint64(seq)
 	r.high = r.base
@@ -68,16 +108,26 @@ func (r *reception) time(timestamp uint32, at time.Duration) {
 		}
 		if d >= 0 && d < SampleRate {
 			r.jitter += uint32(d) - (r.jitter+8)>>4
+			r.jitterSum += uint64(r.jitter >> 4)
+			r.jitterN++
+			r.jitterMax = max(r.jitterMax, r.jitter>>4)
 		}
 	}
 	r.transit, r.transitKnown = transit, true
 }
 
-// lost is expected less received over all restarts (RFC 3550 §A.3); duplicates
-// do not make it negative.
-func (r *reception) lost() uint64 { return r.before + r.missing() }
+// lost counts the packets that never came, over all restarts; a copy does not
+// make up for one.
+func (r *reception) lost() uint64 {
+	if !r.started {
+		return r.lostBefore
+	}
+	expected, once := r.high-r.base+1, r.received-r.twiceHere
+	return r.lostBefore + max(expected, once) - once
+}
 
-// missing is the part of lost since the last restart.
+// missing is expected less received since the last restart, as reports say it,
+// copies counted as received (RFC 3550 §A.3).
 func (r *reception) missing() uint64 {
 	if !r.started {
 		return 0
@@ -101,6 +151,14 @@ func (r *reception) fraction() uint8 {
 
 func (r *reception) jitterTime() time.Duration {
 	return time.Duration(r.jitter>>4) * sampleTime
+}
+
+// meanJitter is the mean of the estimate over all packets.
+func (r *reception) meanJitter() time.Duration {
+	if r.jitterN == 0 {
+		return 0
+	}
+	return time.Duration(r.jitterSum) * sampleTime / time.Duration(r.jitterN)
 }
 
 // keypad turns the packets of RFC 4733 events into single key presses.

@@ -28,8 +28,10 @@ type reporting struct {
 	ntp     uint32 // middle 32 bits
 	heardAt time.Duration
 
-	rtt, jitter time.Duration
-	loss        float64
+	rtt, rttMax, jitter time.Duration
+	loss                float64
+	lost                uint64 // in all
+	told                bool   // the peer has reported on our RTP
 }
 
 // reportInterval draws the time to the next report.
@@ -45,6 +47,10 @@ func (f *flow) receiveRTCP(b []byte, from netip.AddrPort, at time.Duration) {
 	from = unmap(from)
 	if !f.rtcp.admits(from, at) {
 		f.count.Foreign++
+		return
+	}
+	b, verdict := f.secure.openRTCP(b)
+	if !f.passes(verdict) {
 		return
 	}
 	if !wellFormedRTCP(b) {
@@ -114,7 +120,11 @@ func (f *flow) reported(blocks []rtcp.ReceptionReport, at time.Duration) {
 			continue
 		}
 		r := &f.reports
+		r.told = true
 		r.loss = float64(b.FractionLost) / 256
+		if b.TotalLost < 1<<23 { // else it is negative: copies (RFC 3550 §6.4.1)
+			r.lost = uint64(b.TotalLost)
+		}
 		r.jitter = time.Duration(b.Jitter) * sampleTime
 		if b.LastSenderReport == 0 {
 			continue
@@ -122,7 +132,7 @@ func (f *flow) reported(blocks []rtcp.ReceptionReport, at time.Duration) {
 		// RFC 3550 §6.4.1: the round trip is A - LSR - DLSR, in 1/65536 s.
 		trip := int32(uint32(f.ntpTime(at)>>16) - b.LastSenderReport - b.Delay)
 		if d := time.Duration(trip) * time.Second >> 16; d >= 0 && d < maxRoundTrip {
-			r.rtt = d
+			r.rtt, r.rttMax = d, max(r.rttMax, d)
 		}
 	}
 }
@@ -145,7 +155,16 @@ func (f *flow) report(at time.Duration) ([]byte, error) {
 		return nil, nil
 	}
 	f.reports.sent = true
-	return rtcp.Marshal(f.compound(at))
+	return f.sealed(f.compound(at))
+}
+
+// sealed makes the datagram of a compound packet, SRTCP if that was agreed.
+func (f *flow) sealed(packets []rtcp.Packet) ([]byte, error) {
+	b, err := rtcp.Marshal(packets)
+	if err != nil {
+		return nil, err
+	}
+	return f.secure.sealRTCP(b), nil
 }
 
 // goodbye returns the packet that ends the stream, or nil if we never sent RTP
@@ -154,7 +173,7 @@ func (f *flow) goodbye(at time.Duration) ([]byte, error) {
 	if _, ok := f.rtcp.target(); !ok || !f.configured || !f.reports.sent && f.out.packets == 0 {
 		return nil, nil
 	}
-	return rtcp.Marshal(append(f.compound(at), &rtcp.Goodbye{Sources: []uint32{f.out.ssrc}}))
+	return f.sealed(append(f.compound(at), &rtcp.Goodbye{Sources: []uint32{f.out.ssrc}}))
 }
 
 // compound is a report and our name.

@@ -127,6 +127,7 @@ type leg struct {
 	ssrc   uint32
 	seq    uint16
 	ts     uint32
+	secure *peerSRTP // nil: RTP in the clear
 }
 
 // open opens a stream and a peer for it on a host of its own.
@@ -171,7 +172,11 @@ func (l *leg) sayFrom(c Conn, h rtp.Header, payload []byte) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	if _, err := c.WriteToUDPAddrPort(append(b, payload...), l.to); err != nil {
+	b = append(b, payload...)
+	if l.secure != nil {
+		b = l.secure.seal(l.t, b)
+	}
+	if _, err := c.WriteToUDPAddrPort(b, l.to); err != nil {
 		l.t.Fatal(err)
 	}
 }
@@ -185,6 +190,9 @@ func (l *leg) hear() rtp.Packet {
 
 func (l *leg) parse(d datagram) rtp.Packet {
 	l.t.Helper()
+	if l.secure != nil {
+		d.b = l.secure.open(l.t, d.b)
+	}
 	var p rtp.Packet
 	if err := p.Unmarshal(d.b); err != nil {
 		l.t.Fatal(err)

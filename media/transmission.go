@@ -30,9 +30,11 @@ type transmission struct {
 	last            time.Duration // when anything was sent
 }
 
-// newTransmission draws SSRC, sequence number and timestamp at random.
+// newTransmission draws SSRC, sequence number and timestamp at random; the number
+// from the lower half, so that an SRTP receiver that misses the first packets does
+// not miss the first wrap with them (RFC 4568 §6.4).
 func newTransmission(at time.Duration) transmission {
-	return transmission{ssrc: rand.Uint32(), seq: uint16(rand.Uint32()), ts: rand.Uint32(), at: at}
+	return transmission{ssrc: rand.Uint32(), seq: uint16(rand.Uint32()) >> 1, ts: rand.Uint32(), at: at}
 }
 
 // resume returns the sequence number and timestamp with which a new origin goes

@@ -37,6 +37,7 @@ type call struct {
 	phase     string              // for the status page
 	status    atomic.Pointer[CallStatus]
 	lamps     atomic.Pointer[[]lamp]
+	traces    []legTrace // of every leg that was ever its; guarded by the mutex of ladders
 }
 
 // event is something that happened to a call; it is applied on the call's
@@ -163,7 +164,9 @@ func (c *call) leave() {
 			ev.refuse()
 		}
 	}
+	c.s.clerk.putLadder(c.rec, c.s.ladders.ladder(c))
 	c.s.drop(c)
+	c.s.ladders.release(c)
 }
 
 func (c *call) allEnded() bool {
@@ -198,6 +201,7 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	now := time.Now()
 	c.rec.Cause = cause
 	c.rec.Ended = now
+	c.rec.EndStay(now, "")
 	row := causes[cause]
 	switch st := c.rec.SIPStatus; {
 	case st == 0 || st == 401 || st == 407 || st/100 == 3:
@@ -239,7 +243,7 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	}
 	c.finishRecord(now)
 	c.s.log.Info("call ended", "call", c.rec.ID, "direction", string(c.rec.Direction), "cause", string(cause),
-		"trunk", c.rec.Trunk, "queue", c.rec.Queue, "ext", c.lastExtension(), "began", c.rec.Began, "answered", c.rec.Answered, "ended", now)
+		"trunk", c.rec.Trunk, "queue", c.rec.Queue, "ext", c.lastExtension(), "began", c.rec.Began, "answered", c.rec.Answered, "ended", now, "mos", worst(c.rec))
 }
 
 func (c *call) lastExtension() string {

@@ -8,27 +8,40 @@ import (
 	"centralka/store"
 )
 
-// clerk writes call records in the order in which they were handed in, so that
-// no call waits for the disk. What the disk refuses is tried again until it
+// clerk writes call records and ladders in the order in which they were handed
+// in, so that no call waits for the disk. What the disk refuses is tried again until it
 // takes it or the clerk is told to stop.
 type clerk struct {
 	store *store.Store
 	log   *slog.Logger
-	box   *mailbox[store.CallRecord]
+	box   *mailbox[paper]
 	done  chan struct{}
 }
 
 func newClerk(st *store.Store, log *slog.Logger) *clerk {
-	return &clerk{store: st, log: log, box: newMailbox[store.CallRecord](), done: make(chan struct{})}
+	return &clerk{store: st, log: log, box: newMailbox[paper](), done: make(chan struct{})}
 }
 
-func (k *clerk) put(rec store.CallRecord) { k.box.post(clone(rec)) }
+// paper is a record to be written, or the ladder of its call.
+type paper struct {
+	rec    store.CallRecord
+	ladder *store.Ladder // nil: the record
+}
+
+func (k *clerk) put(rec store.CallRecord) { k.box.post(paper{rec: clone(rec)}) }
+
+// putLadder hands over the ladder of the call of rec.
+func (k *clerk) putLadder(rec store.CallRecord, ladder store.Ladder) {
+	k.box.post(paper{rec: store.CallRecord{ID: rec.ID, Day: rec.Day}, ladder: &ladder})
+}
 
 // clone gives the record slices of its own: the call goes on changing its.
 func clone(rec store.CallRecord) store.CallRecord {
+	rec.Stays = append([]store.Stay(nil), rec.Stays...)
 	rec.Rings = append([]store.Ring(nil), rec.Rings...)
 	rec.Segments = append([]store.Segment(nil), rec.Segments...)
 	rec.Holds = append([]store.Hold(nil), rec.Holds...)
+	rec.Quality = append([]store.Quality(nil), rec.Quality...)
 	if rec.Announcement != nil {
 		play := *rec.Announcement
 		rec.Announcement = &play
@@ -40,19 +53,17 @@ func clone(rec store.CallRecord) store.CallRecord {
 func (k *clerk) run(ctx context.Context) {
 	defer close(k.done)
 	for {
-		recs := k.box.take()
-		for _, rec := range recs {
-			k.write(ctx, rec)
+		papers := k.box.take()
+		for _, p := range papers {
+			k.write(ctx, p)
 		}
-		if len(recs) > 0 {
+		if len(papers) > 0 {
 			continue
 		}
 		select {
 		case <-ctx.Done():
-			if recs := k.box.take(); len(recs) > 0 {
-				for _, rec := range recs {
-					k.write(ctx, rec)
-				}
+			for _, p := range k.box.take() {
+				k.write(ctx, p)
 			}
 			return
 		case <-k.box.wake:
@@ -60,13 +71,22 @@ func (k *clerk) run(ctx context.Context) {
 	}
 }
 
-func (k *clerk) write(ctx context.Context, rec store.CallRecord) {
+func (k *clerk) write(ctx context.Context, p paper) {
+	what := "record"
+	if p.ladder != nil {
+		what = "ladder"
+	}
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-		err := k.store.PutCall(rec)
+		var err error
+		if p.ladder != nil {
+			err = k.store.PutLadder(p.rec.Day, p.rec.ID, *p.ladder)
+		} else {
+			err = k.store.PutCall(p.rec)
+		}
 		if err == nil {
 			return
 		}
-		k.log.Error("call record not written", "call", rec.ID, "err", err)
+		k.log.Error("call "+what+" not written", "call", p.rec.ID, "err", err)
 		select {
 		case <-ctx.Done():
 			return

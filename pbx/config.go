@@ -66,6 +66,12 @@ type RTPConfig struct {
 	// A call ends when a party that may send voice was silent, RTCP included, for
 	// so long; off while held; "0" is never.
 	Timeout time.Duration `toml:"timeout"`
+	// Most calls at a time, of every kind; 0 is no limit but ports. Emergency calls
+	// are never held back.
+	MaxCalls int `toml:"max_calls"`
+	// New calls are refused (503, emergency calls excepted) while voice leaves later
+	// than this after its time, on average over about two seconds; "0" is never.
+	MaxLateness time.Duration `toml:"max_lateness"`
 	// DiffServ code point of voice packets (46 is EF, RFC 3246).
 	DSCP int `toml:"dscp"`
 }
@@ -93,8 +99,9 @@ type TrunkConfig struct {
 	// Most calls at a time, both directions together; 0 is no limit. Emergency
 	// calls are never held back.
 	MaxCalls int `toml:"max_calls"`
-	// Encryption of voice: "off", "offer" or "require". In this version only "off"
-	// is available.
+	// Encryption of voice (SRTP, with keys by SDES): "off"; "offer", where both
+	// sides can; or "require", which refuses calls in the clear. Keys are only said
+	// over TLS, so it needs a server by tls://.
 	SRTP string `toml:"srtp"`
 }
 
@@ -164,6 +171,11 @@ type ExtensionConfig struct {
 	// Digest that its phone is asked for: "any" (SHA-256 and MD5) or "md5", for a
 	// phone older than RFC 8760 that gives up at a challenge it does not know.
 	Digest string `toml:"digest"`
+	// Encryption of its voice (SRTP): "off"; "offer", where the phone can; or
+	// "require", which refuses calls in the clear. It works for a phone that
+	// registers by TLS: of one that does not, "offer" is "off" and "require" refuses
+	// every call.
+	SRTP string `toml:"srtp"`
 	// Most calls at a time.
 	MaxCalls int `toml:"max_calls"`
 	// Most devices registered at a time.
@@ -303,7 +315,7 @@ func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last
 func DefaultConfig() Config {
 	return Config{
 		SIP:   SIPConfig{OptionsInterval: 30 * time.Second, UserAgent: "centralka"},
-		RTP:   RTPConfig{Ports: PortRange{20000, 29999}, Timeout: 60 * time.Second, DSCP: 46},
+		RTP:   RTPConfig{Ports: PortRange{20000, 29999}, Timeout: 60 * time.Second, DSCP: 46, MaxLateness: defaultLateness},
 		Dial:  DialConfig{OutsidePrefix: "0", Emergency: []string{"112", "997", "998", "999"}, Allow: []string{"+48"}, Block: []string{"+4870", "+4830", "+4840"}, MaxOutgoingPerExtension: 2},
 		Guard: GuardConfig{Bans: true},
 	}
@@ -319,7 +331,7 @@ func DefaultQueue() QueueConfig {
 
 // DefaultExtension returns the defaults of an [[extension]].
 func DefaultExtension() ExtensionConfig {
-	return ExtensionConfig{Agent: true, Ready: "on-register", Digest: "any", MaxCalls: 2, Contacts: 3}
+	return ExtensionConfig{Agent: true, Ready: "on-register", Digest: "any", SRTP: "off", MaxCalls: 2, Contacts: 3}
 }
 
 // Mistake is one wrong value: where it stands in the file and what is wrong.

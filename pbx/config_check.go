@@ -177,6 +177,11 @@ func (k checker) rtp() {
 		k.warn("rtp.advertise", "sip.advertise is a name, which many phones do not look up for voice; give the address here")
 	}
 	k.notNegative("rtp.timeout", r.Timeout, "never")
+	k.atLeast("rtp.max_calls", r.MaxCalls, 0, ", which is no limit")
+	k.notNegative("rtp.max_lateness", r.MaxLateness, "never")
+	if r.MaxLateness > 0 && r.MaxLateness < 5*time.Millisecond {
+		k.warn("rtp.max_lateness", "%v refuses calls on a machine that is merely busy; 40ms is usual", r.MaxLateness)
+	}
 	if r.Timeout > 0 && r.Timeout < 10*time.Second {
 		k.warn("rtp.timeout", "%v ends calls of phones that send nothing in silence; 60s is usual", r.Timeout)
 	}
@@ -225,12 +230,8 @@ func (k checker) trunks() {
 			k.bad(key("caller_number"), "%q is not of the form +48914245000 (E.164)", t.CallerNumber)
 		}
 		k.atLeast(key("max_calls"), t.MaxCalls, 0, ", which is no limit")
-		switch t.SRTP {
-		case "off", "":
-		case "offer", "require":
-			k.bad(key("srtp"), "%q is not available in this version; only \"off\" is", t.SRTP)
-		default:
-			k.bad(key("srtp"), "%q is not known: off, offer or require", t.SRTP)
+		if k.srtp(key("srtp"), t.SRTP) && t.Server != "" && !strings.HasPrefix(t.Server, "tls://") {
+			k.bad(key("srtp"), "%q needs TLS, which carries the keys: server = \"tls://…\"", t.SRTP)
 		}
 	}
 	for name := range k.Secrets.Trunks {
@@ -238,6 +239,24 @@ func (k checker) trunks() {
 			k.bad("secrets.trunk."+name, "there is no trunk of this name")
 		}
 	}
+}
+
+// srtp checks how voice is encrypted, and reports whether it may be: then there
+// must be a way for the keys.
+func (k checker) srtp(key, value string) bool {
+	switch value {
+	case "off", "":
+		return false
+	case "offer", "require":
+	default:
+		k.bad(key, "%q is not known: off, offer or require", value)
+		return false
+	}
+	if !slices.ContainsFunc(k.SIP.Listen, func(l Listener) bool { return l.Transport == "tls" }) {
+		k.bad(key, "%q needs TLS, which carries the keys: sip.listen has no tls:// listener", value)
+		return false
+	}
+	return true
 }
 
 // server checks where a trunk's calls go, against our listeners: a transport

@@ -128,6 +128,7 @@ func (k checker) extensions() {
 		default:
 			k.bad(key("ready"), "%q is not known: on-register or on-login", e.Ready)
 		}
+		k.srtp(key("srtp"), e.SRTP)
 		if e.Digest != "any" && e.Digest != "md5" {
 			k.bad(key("digest"), "%q is not known: any or md5", e.Digest)
 		}

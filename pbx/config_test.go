@@ -108,7 +108,13 @@ func TestConfigMistakes(t *testing.T) {
 		{"trunk[0].user", "there is no user", func(c *Config) { c.Secrets.Trunks["operator"] = "secret" }},
 		{"trunk[0].caller_number", "E.164", func(c *Config) { c.Trunks[0].CallerNumber = "914245000" }},
 		{"trunk[0].max_calls", "too small", func(c *Config) { c.Trunks[0].MaxCalls = -1 }},
-		{"trunk[0].srtp", "not available in this version", func(c *Config) { c.Trunks[0].SRTP = "offer" }},
+		{"trunk[0].srtp", "no tls:// listener", func(c *Config) { c.Trunks[0].SRTP = "offer" }},
+		{"trunk[0].srtp", "server = \"tls://", func(c *Config) {
+			c.SIP.Listen = append(c.SIP.Listen, Listener{"tls", netip.MustParseAddrPort("192.0.2.10:5061")})
+			c.SIP.Certificate, c.SIP.Key, c.Trunks[0].SRTP = "cert.pem", "key.pem", "require"
+		}},
+		{"extension[0].srtp", "no tls:// listener", func(c *Config) { c.Extensions[0].SRTP = "require" }},
+		{"extension[0].srtp", "is not known", func(c *Config) { c.Extensions[0].SRTP = "yes" }},
 		{"trunk[0].srtp", "is not known", func(c *Config) { c.Trunks[0].SRTP = "on" }},
 		{"secrets.trunk.nobody", "no trunk", func(c *Config) { c.Secrets.Trunks["nobody"] = "secret" }},
 		{"number[0].match", "not a telephone number", func(c *Config) { c.Numbers[0].Match = "urząd" }},

@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"errors"
 	"github.com/emiago/sipgo/sip"
 
 	"centralka/media"
@@ -56,6 +57,9 @@ func (c *dialled) start(req *sip.Request) {
 	case c.s.draining.Load() && route.kind != routeEmergency:
 		c.end(store.CauseShutdown, nil)
 		return
+	case route.kind != routeEmergency && c.s.overloaded():
+		c.end(store.CauseOverload, nil)
+		return
 	case route.kind == routeNotFound:
 		c.end(store.CauseNotFound, nil)
 		return
@@ -75,20 +79,23 @@ func (c *dialled) start(req *sip.Request) {
 		c.end(store.CauseNotAcceptable, nil)
 		return
 	}
-	if err := a.openMedia(); err != nil {
+	if err := a.openMedia(); errors.Is(err, errNoSRTP) {
+		c.end(store.CauseNotAcceptable, nil)
+		return
+	} else if err != nil {
 		c.s.log.Warn("outgoing call refused", "call", c.rec.ID, "err", err)
 		c.end(store.CauseOverload, nil)
 		return
 	}
 	if len(body) > 0 {
 		// Said now, so that a phone without a common codec costs nobody a call.
-		answer, params, err := a.neg.answer(body, media.SendRecv)
+		answer, err := a.takeOffer(body)
 		if err != nil {
+			c.s.log.Info("offer of a phone refused", "call", c.rec.ID, "ext", a.ext, "err", err)
 			c.end(store.CauseNotAcceptable, nil)
 			return
 		}
 		c.answer = answer
-		a.configure(params)
 	}
 	c.phase = phaseRinging
 	if route.kind == routeExtension {
@@ -246,7 +253,7 @@ func (c *dialled) stopRinging() {
 	if c.ring == nil {
 		return
 	}
-	c.ring.cancel("")
+	c.ring.cancel()
 	c.rec.Rings = append(c.rec.Rings, c.ring.rings()...)
 	c.ring = nil
 }

@@ -64,6 +64,9 @@ type endpoint struct {
 	trunkAt func(remote netip.AddrPort) (name string, ok bool)
 	// smallOnly are servers that do not take TCP, and until when that is believed.
 	smallOnly sync.Map // netip.AddrPort to time.Time
+	*tagMaker
+
+	ladders *ladders // sees every message
 
 	// serve gets every validated request other than ACK for a non-2xx; stray
 	// gets responses that belong to no transaction (a 2xx sent again).
@@ -107,6 +110,7 @@ func newEndpoint(cfg SIPConfig, g *guard, p Parts) (*endpoint, error) {
 	e := &endpoint{
 		cfg: cfg, log: p.Log, guard: g, listen: p.ListenPacket, stream: p.ListenStream,
 		sockets: map[string]net.PacketConn{}, streams: map[Listener]net.Listener{}, up: map[Listener]error{},
+		tagMaker: newTagMaker(), ladders: newLadders(),
 	}
 	if e.listen == nil {
 		e.listen = listenUDP
@@ -119,6 +123,7 @@ func newEndpoint(cfg SIPConfig, g *guard, p Parts) (*endpoint, error) {
 		return nil, err
 	}
 	e.flows = newFlows(g, e.certs, p.DialStream, p.Log)
+	e.flows.observe, e.flows.tagCancel = e.ladders.observe, e.tagCancel
 	quiet := slog.New(muffled{p.Log.Handler()})
 	ua, err := sipgo.NewUA(
 		sipgo.WithUserAgent(cfg.UserAgent),
@@ -184,11 +189,17 @@ func (e *endpoint) awaitServing(addr netip.AddrPort) {
 	}
 }
 
-// servedSocket tells when sipgo begins to read it.
+// servedSocket tells when sipgo begins to read it, and shows what is sent.
 type servedSocket struct {
 	net.PacketConn
 	begun   sync.Once
 	serving chan struct{}
+	ladders *ladders
+}
+
+func (c *servedSocket) WriteTo(b []byte, to net.Addr) (int, error) {
+	c.ladders.observe(true, "UDP", b, time.Now())
+	return c.PacketConn.WriteTo(b, to)
 }
 
 func (c *servedSocket) ReadFrom(b []byte) (int, net.Addr, error) {
@@ -204,7 +215,7 @@ func (e *endpoint) open(l Listener) (serve func() error, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("listen on %v: %w", l, err)
 		}
-		conn = &servedSocket{PacketConn: conn, serving: make(chan struct{})}
+		conn = &servedSocket{PacketConn: conn, serving: make(chan struct{}), ladders: e.ladders}
 		e.mu.Lock()
 		e.sockets[conn.LocalAddr().String()] = conn
 		e.mu.Unlock()
@@ -332,7 +343,8 @@ func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error)
 	out, kind := normalizeDatagram(data)
 	switch kind {
 	case textRequest, textResponse:
-		return out, nil
+		e.ladders.observe(false, "UDP", out, time.Now())
+		return e.tagCancel(out), nil
 	case textMalformed:
 		// The parser cannot read it: it is answered as far as it can be salvaged
 		// (RFC 4475 §3.1.2), from the socket that it came to.

@@ -34,3 +34,17 @@ func (s *Switch) Leftovers() string {
 	note("subscriptions", len(s.lampBoard.subs)) // its goroutine has ended
 	return strings.Join(out, ", ")
 }
+
+// HoldWrites lets the scribe's writes hang, as on a disk that answers nothing,
+// until release is called.
+func (s *Switch) HoldWrites() (release func()) {
+	held := make(chan struct{})
+	s.scribe.mu.Lock()
+	defer s.scribe.mu.Unlock()
+	write := s.scribe.write
+	s.scribe.write = func(ext string) error {
+		<-held
+		return write(ext)
+	}
+	return func() { close(held) }
+}

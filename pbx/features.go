@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"errors"
 	"math"
 	"net/url"
 	"sync"
@@ -29,8 +30,8 @@ var features = map[string]feature{
 	"*222": away("meeting"),
 	"*223": away("training"),
 	"*23":  away("pause"),
-	"*24":  {false, func(s *Switch, ext string) { s.quiet.set(ext, true) }, falling},
-	"*25":  {false, func(s *Switch, ext string) { s.quiet.set(ext, false) }, rising},
+	"*24":  {false, func(s *Switch, ext string) { s.setQuiet(ext, true) }, falling},
+	"*25":  {false, func(s *Switch, ext string) { s.setQuiet(ext, false) }, rising},
 }
 
 var rising, falling = []float64{660, 880}, []float64{880, 660}
@@ -47,8 +48,8 @@ func featureOf(dialled string) (feature, bool) {
 	return f, ok
 }
 
-// quiet is the extensions that do not want to be disturbed. They are forgotten
-// at a restart. It is safe for concurrent use.
+// quiet is the extensions that do not want to be disturbed; the scribe keeps
+// them over a restart. It is safe for concurrent use.
 type quiet struct {
 	mu sync.Mutex
 	on map[string]bool
@@ -70,6 +71,43 @@ func (q *quiet) has(ext string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.on[ext]
+}
+
+func (s *Switch) setQuiet(ext string, on bool) {
+	s.quiet.set(ext, on)
+	s.scribe.put(ext)
+}
+
+// keep writes what the vault keeps of ext: its bindings, and what its user wants.
+func (s *Switch) keep(ext string) error {
+	err := s.registrar.save(ext)
+	now := store.PhoneState{Quiet: s.quiet.has(ext), Away: s.pool.Wish(desk.AgentID(ext))}
+	if s.kept[ext] == now {
+		return err
+	}
+	if failed := s.store.PutPhone(ext, now); failed != nil {
+		return errors.Join(err, failed)
+	}
+	s.kept[ext] = now
+	return err
+}
+
+// recall takes over what the users of the extensions wanted when the switch
+// stopped.
+func (s *Switch) recall() error {
+	saved, err := s.store.Phones()
+	if err != nil {
+		return err
+	}
+	s.kept = saved
+	for ext, p := range saved {
+		if !s.isExtension(ext) {
+			continue
+		}
+		s.quiet.set(ext, p.Quiet)
+		s.pool.Recall(desk.AgentID(ext), p.Away)
+	}
+	return nil
 }
 
 // engaged reports whether ext takes no call more: it does not want to be

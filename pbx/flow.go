@@ -138,13 +138,17 @@ func (f *flow) receive() error {
 		return err
 	}
 	f.heard = time.Now()
-	out, reply, ok := f.text.feed(f.buf[:n], f.remote, func(msg []byte) bool {
+	out, reply, ok := f.text.feed(f.buf[:n], f.remote, func(msg []byte) ([]byte, bool) {
 		f.started = time.Time{}
 		// What answers us on a connection of ours was asked for.
 		asked := f.dialed && bytes.HasPrefix(msg, []byte("SIP/2.0 "))
 		admitted := asked || f.table.guard.admit(f.remote, msg) == verdictAdmit
 		f.spoken = f.spoken || admitted
-		return admitted
+		if !admitted {
+			return nil, false
+		}
+		f.table.observe(false, f.transport, msg, f.heard)
+		return f.table.tagCancel(msg), true
 	})
 	f.left, f.over = out, !ok
 	switch {
@@ -177,6 +181,7 @@ func (f *flow) patience() time.Time {
 
 // Write puts b into the queue of what is sent.
 func (f *flow) Write(b []byte) (int, error) {
+	f.table.observe(true, f.transport, b, time.Now())
 	f.mu.Lock()
 	if f.ending {
 		f.mu.Unlock()

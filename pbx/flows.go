@@ -57,6 +57,9 @@ type flows struct {
 	certs *certificates
 	dial  DialStream
 	feeds map[string]*feed
+	// observe sees each message; tagCancel may alter one that came.
+	observe   func(sent bool, transport string, b []byte, at time.Time)
+	tagCancel func(b []byte) []byte
 	// gone is told of each flow that has ended. It must not block.
 	gone func(*flow)
 

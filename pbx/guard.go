@@ -72,6 +72,8 @@ type guard struct {
 	buckets    guardTable[guardBucket]
 	offenders  guardTable[guardOffender]
 	count      map[string]uint64
+	told       time.Time // when the log heard of a ban last
+	untold     uint64    // bans since, of sources that the log has not heard of
 }
 
 type guardBucket struct {
@@ -175,14 +177,40 @@ func (g *guard) exempt(addr netip.Addr) bool {
 	return g.registered[addr] || contains(g.cfg.Trusted, addr) || contains(g.cfg.Trunks, addr)
 }
 
-// authFailed notes a wrong password or unknown user.
-func (g *guard) authFailed(source netip.Addr) {
+// imposed is a ban that authFailed has imposed, for the log.
+type imposed struct {
+	source netip.Addr // IPv4 address or IPv6 /64
+	length time.Duration
+	again  bool   // the source was banned before, and told of then
+	untold uint64 // bans before this one that nobody was told of
+}
+
+// guardTell is the least time between two bans that are told of. A botnet of a
+// thousand addresses is a thousand sources, and a log that nobody reads.
+const guardTell = 10 * time.Second
+
+// tell decides whether the log hears of a ban: once per source, and not more often
+// than guardTell allows. The mutex is held.
+func (g *guard) tell(b imposed, now time.Time) (imposed, bool) {
+	if b.again || !g.told.IsZero() && now.Sub(g.told) < guardTell {
+		if !b.again {
+			g.untold++
+		}
+		return b, false
+	}
+	b.untold, g.untold, g.told = g.untold, 0, now
+	return b, true
+}
+
+// authFailed notes a wrong password or unknown user. If that imposes a ban of
+// which the log should hear, told is true.
+func (g *guard) authFailed(source netip.Addr) (ban imposed, told bool) {
 	addr := source.Unmap().WithZone("")
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.count[guardFailures]++
 	if !g.cfg.Bans || g.exempt(addr) {
-		return
+		return imposed{}, false
 	}
 	now := time.Now()
 	o := g.offenders.take(guardKey(addr))
@@ -192,14 +220,16 @@ func (g *guard) authFailed(source netip.Addr) {
 	o.last = now
 	// After a ban one more is enough for the next.
 	if o.failures++; o.failures < g.cfg.Failures && o.bans == 0 {
-		return
+		return imposed{}, false
 	}
 	if now.Before(o.until) {
-		return // requests that were already under way
+		return imposed{}, false // requests that were already under way
 	}
-	o.until = now.Add(min(guardFirstBan<<min(o.bans, 16), guardLastBan))
+	ban = imposed{source: guardKey(addr), length: min(guardFirstBan<<min(o.bans, 16), guardLastBan), again: o.bans > 0}
+	o.until = now.Add(ban.length)
 	o.bans++
 	g.count[guardBans]++
+	return g.tell(ban, now)
 }
 
 // authSucceeded forgives what the source got wrong before.

@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -50,8 +51,11 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		return
 	}
 	c.number = number
+	if name, ok := strings.CutPrefix(number.Target, "queue:"); ok {
+		c.rec.Queue = name // the one it came for, also if it never gets there
+	}
 	switch {
-	case !c.s.Ready():
+	case !c.s.Ready(), c.s.overloaded():
 		reject(store.CauseOverload)
 		return
 	case !a.trunk.admit():
@@ -60,7 +64,11 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 		return
 	}
 	a.d.fixed = false
-	if err := a.openMedia(); err != nil {
+	if err := a.openMedia(); errors.Is(err, errNoSRTP) {
+		c.s.log.Info("incoming offer refused", "call", c.rec.ID, "err", err)
+		reject(store.CauseNotAcceptable)
+		return
+	} else if err != nil {
 		c.s.log.Warn("incoming call refused", "call", c.rec.ID, "err", err)
 		reject(store.CauseOverload)
 		return
@@ -75,13 +83,12 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 	if len(body) == 0 {
 		a.answer(a.neg.offer(media.SendRecv), true) // late offer (RFC 3261 §13.2.1)
 	} else {
-		answer, params, err := a.neg.answer(body, media.SendRecv)
+		answer, err := a.takeOffer(body)
 		if err != nil {
 			c.s.log.Info("incoming offer refused", "call", c.rec.ID, "err", err)
 			reject(store.CauseNotAcceptable)
 			return
 		}
-		a.configure(params)
 		a.answer(answer, false)
 	}
 	c.phase = phaseAnnounce
@@ -103,7 +110,7 @@ func (c *incoming) beginAnnouncement() {
 
 func (c *incoming) noAck(*leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.end(store.CauseNoAck, nil)
 }
 
@@ -134,8 +141,29 @@ func (c *incoming) played(l *leg, p media.Played) {
 	c.route(c.number.Target)
 }
 
+// drainBegan says that the switch takes no new calls any more: who is with nobody
+// yet is told so.
+type drainBegan struct{}
+
+func (drainBegan) on(c *call) {
+	in, ok := c.script.(*incoming)
+	if ok && !c.over && in.proven && !in.talking && in.farewell == 0 {
+		in.turnAway()
+	}
+}
+
+func (c *incoming) turnAway() {
+	row := causes[store.CauseShutdown]
+	c.stopRinging(reasonHeader("Q.850", row.q850, row.text))
+	c.bidFarewell(c.s.prompts.busy, store.CauseShutdown)
+}
+
 // route sends an announced caller to "queue:…" or "extension:…".
 func (c *incoming) route(target string) {
+	if c.s.draining.Load() {
+		c.turnAway()
+		return
+	}
 	kind, name, _ := strings.Cut(target, ":")
 	switch kind {
 	case "queue":
@@ -148,10 +176,7 @@ func (c *incoming) route(target string) {
 			c.bidFarewell(c.s.prompts.closed, store.CauseClosed)
 			return
 		}
-		c.rec.Queue = name
-		if c.rec.Queued.IsZero() {
-			c.rec.Queued = time.Now()
-		}
+		c.rec.BeginStay(name, time.Now())
 		c.queue = q
 		c.phase = phaseQueued
 		c.save()
@@ -175,7 +200,7 @@ func (c *incoming) music() {
 // bidFarewell plays a closing message and then ends the call.
 func (c *incoming) bidFarewell(p *media.Prompt, cause store.Cause) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.phase = phaseClosing
 	c.why = cause
 	if c.a.stream == nil || c.a.params.Direction&media.SendOnly == 0 {
@@ -193,8 +218,9 @@ func (ev queueOverflowed) on(c *call) {
 	if !ok || c.over || in.queue != ev.q || in.talking {
 		return
 	}
-	in.stopRinging("")
+	in.stopRinging()
 	in.queue = nil
+	in.rec.EndStay(time.Now(), store.StayOverflowed)
 	if o := ev.q.cfg.Overflow; o != "" {
 		in.route(o)
 		return
@@ -261,10 +287,16 @@ func (c *incoming) answered(l *leg) {
 	}
 	won := c.ring.won(l)
 	c.ring = nil
+	c.served()
+	c.converse(l, won)
+}
+
+// served: an agent has the call.
+func (c *incoming) served() {
 	if c.queue != nil {
 		c.queue.leave(c.call)
 	}
-	c.converse(l, won)
+	c.rec.EndStay(time.Now(), store.StayAnswered)
 }
 
 func (c *incoming) failed(l *leg, status, cause int) {
@@ -301,12 +333,12 @@ func (c *incoming) leaveQueue() {
 	}
 }
 
-// stopRinging takes back what rings; reason is said to the phones.
-func (c *incoming) stopRinging(reason string) {
+// stopRinging takes back what rings; headers say why.
+func (c *incoming) stopRinging(headers ...sip.Header) {
 	if c.ring == nil {
 		return
 	}
-	c.ring.cancel(reason)
+	c.ring.cancel(headers...)
 	c.rec.Rings = append(c.rec.Rings, c.ring.rings()...)
 	c.ring.close()
 	c.ring = nil
@@ -334,7 +366,7 @@ func (c *incoming) hungUp(l *leg, q850 int) {
 // gaveUp is the caller hanging up before the conversation.
 func (c *incoming) gaveUp(l *leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	switch {
 	case !c.proven:
 		c.end(store.CauseAnnouncementHangup, l)
@@ -361,13 +393,13 @@ func (c *incoming) mediaChanged(l *leg) {
 
 func (c *incoming) mediaFailed(*leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.end(store.CauseNotAcceptable, nil)
 }
 
 func (c *incoming) mediaTimedOut(l *leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.end(store.CauseMediaTimeout, nil)
 }
 

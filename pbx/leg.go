@@ -46,6 +46,8 @@ type leg struct {
 	held bool
 	// muted: somebody holds the conversation; what the peer says is for nobody.
 	muted bool
+	// refusal are the headers of a 488, which say why.
+	refusal []sip.Header
 
 	// UAS
 	invite   *sip.Request // received (UAS) or sent last (UAC)
@@ -101,7 +103,14 @@ func (l *leg) log(level slog.Level, msg string, args ...any) {
 
 // openMedia takes ports and prepares the offer/answer state. The address that
 // the peer is told is the configured one, or that of the listener it talks to.
+//
+// If voice must be secret and cannot be, the error is errNoSRTP.
 func (l *leg) openMedia() error {
+	security := l.security()
+	if security == voiceNoSecret {
+		l.refuse(errNoSRTP)
+		return fmt.Errorf("open media of leg %s: %w", l.label, errNoSRTP)
+	}
 	stream, err := l.c.s.engine.Open(media.StreamConfig{
 		Label:  l.c.rec.ID.String()[:8] + "/" + l.label,
 		Notify: func(ev media.Event) { l.post(mediaNotified{l, ev}) },
@@ -111,8 +120,34 @@ func (l *leg) openMedia() error {
 	}
 	l.stream = stream
 	l.neg = newNegotiation(l.c.s.mediaAddr(l.d.hop), stream.LocalPort(), newOrigin())
+	l.neg.security = security
 	return nil
 }
+
+// security is what is done about SRTP on this leg.
+func (l *leg) security() voiceSecurity {
+	srtp := l.c.s.config().extensions[l.ext].SRTP
+	if l.trunk != nil {
+		srtp = l.trunk.cfg.SRTP
+	}
+	return securityOf(srtp, l.d.hop.transport == "TLS")
+}
+
+// takeOffer answers the peer's offer and applies what is agreed. After an error
+// refusal says why to the peer.
+func (l *leg) takeOffer(offer []byte) ([]byte, error) {
+	answer, params, err := l.neg.answer(offer, media.SendRecv)
+	if err != nil {
+		l.refuse(err)
+		return nil, err
+	}
+	l.refusal = nil
+	l.configure(params)
+	return answer, nil
+}
+
+// refuse notes why a 488 will be sent.
+func (l *leg) refuse(err error) { l.refusal = []sip.Header{warningOf(l.c.s.domain(), err)} }
 
 // configure applies p to the stream and learns whether the peer holds us.
 func (l *leg) configure(p media.Params) {
@@ -139,6 +174,7 @@ func (l *leg) apply() {
 func (l *leg) closeMedia() {
 	if l.stream != nil {
 		l.stream.Close()
+		l.noteQuality(l.stream.Stats())
 		l.stream = nil
 	}
 }
@@ -213,6 +249,9 @@ func (l *leg) progress(status int, reason string, body []byte) {
 func (l *leg) reject(status int, reason string, headers ...sip.Header) {
 	if l.state != legInviting {
 		return
+	}
+	if status == 488 {
+		headers = append(headers[:len(headers):len(headers)], l.refusal...)
 	}
 	l.c.s.end.reply(l.invite, l.inviteTx, status, reason, headers...)
 	l.ended()
@@ -409,14 +448,13 @@ func (l *leg) reinvited(req *sip.Request, tx *sip.ServerTx) {
 		sdp = l.neg.offer(media.SendRecv)
 		a.offered = true
 	} else {
-		answer, params, err := l.neg.answer(body, media.SendRecv)
+		answer, err := l.takeOffer(body)
 		if err != nil {
 			l.log(slog.LevelInfo, "offer within call refused", "err", err)
-			end.reply(req, tx, 488, "Not Acceptable Here")
+			end.reply(req, tx, 488, "Not Acceptable Here", l.refusal...)
 			return
 		}
 		sdp = answer
-		l.configure(params)
 	}
 	a.res = l.response(req, 200, "OK")
 	l.grantSession(req, a.res)
@@ -458,12 +496,12 @@ func (l *leg) updated(req *sip.Request, tx *sip.ServerTx) {
 		end.reply(req, tx, 491, "Request Pending")
 		return
 	}
-	answer, params, err := l.neg.answer(body, media.SendRecv)
+	answer, err := l.takeOffer(body)
 	if err != nil {
-		end.reply(req, tx, 488, "Not Acceptable Here")
+		l.log(slog.LevelInfo, "offer within call refused", "err", err)
+		end.reply(req, tx, 488, "Not Acceptable Here", l.refusal...)
 		return
 	}
-	l.configure(params)
 	res := l.response(req, 200, "OK")
 	if l.state == legUp {
 		l.grantSession(req, res)

@@ -32,6 +32,7 @@ func (l *leg) dial(to callee) error {
 		fixed:     to.fixed,
 		localSeq:  newSeq() - 1,
 	}
+	l.c.s.ladders.take(l.c, l)
 	if err := l.openMedia(); err != nil {
 		return err
 	}
@@ -235,6 +236,16 @@ func (l *leg) refused(res *sip.Response) {
 		again.RemoveHeader("Proxy-Authorization")
 		l.authTried = false
 		l.askSession(again)
+		l.sendInvite(again)
+		return
+	}
+	if (res.StatusCode == 488 || res.StatusCode == 606 || res.StatusCode == 415) && !l.cancelled && l.state == legInviting && l.neg.concede() {
+		l.log(slog.LevelInfo, "SRTP refused, offered again in the clear", "status", res.StatusCode)
+		again := l.retry(l.invite)
+		again.RemoveHeader("Authorization")
+		again.RemoveHeader("Proxy-Authorization")
+		l.authTried = false
+		again.SetBody(l.neg.offer(media.SendRecv))
 		l.sendInvite(again)
 		return
 	}

@@ -74,8 +74,8 @@ func (s *streamText) next() ([]byte, textKind) {
 // feed is push and next in one: out is what the parser may have now, reply is to
 // be written back (pongs, answers to what cannot be parsed), and ok is false if
 // the stream is lost: close it after the reply. admit is asked about each
-// message; one that it refuses ends the stream, unanswered.
-func (s *streamText) feed(chunk []byte, source netip.AddrPort, admit func(msg []byte) bool) (out, reply []byte, ok bool) {
+// message and may alter it; one that it refuses ends the stream, unanswered.
+func (s *streamText) feed(chunk []byte, source netip.AddrPort, admit func(msg []byte) ([]byte, bool)) (out, reply []byte, ok bool) {
 	s.push(chunk)
 	for {
 		msg, kind := s.next()
@@ -86,13 +86,14 @@ func (s *streamText) feed(chunk []byte, source netip.AddrPort, admit func(msg []
 			reply = append(reply, msg...)
 			continue
 		}
-		if !admit(msg) {
+		text, ok := admit(msg)
+		if !ok {
 			s.lost = true
 			return out, reply, false
 		}
 		switch kind {
 		case textRequest, textResponse:
-			out = append(out, msg...)
+			out = append(out, text...)
 		case textMalformed, textLost:
 			reply = append(reply, malformedResponse(msg, source)...)
 		}

@@ -273,4 +273,4 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
-func everybody([]byte) bool { return true }
+func everybody(msg []byte) ([]byte, bool) { return msg, true }

@@ -59,6 +59,15 @@ type negotiation struct {
 	heardEarly bool            // a provisional response had an answer to it
 	before     negotiationTurn // to go back to if it fails
 
+	// security is what is done about SRTP; keys are those we send with. said are
+	// the a=crypto lines of our last description, profile that of its audio.
+	security voiceSecurity
+	keys     ownKeys
+	said     []sdesLine
+	profile  string
+	// conceded: SRTP was refused, and the next offer is in the clear.
+	conceded bool
+
 	agreed media.Params
 	peer   media.Direction // last said by the peer, as the peer means it
 	talked bool            // peer and agreed are set
@@ -80,11 +89,11 @@ type sdpSlot struct {
 // as the peer must reach it (the advertised address); id is the session id of
 // o=, best random or from the clock.
 func newNegotiation(local netip.Addr, port uint16, id uint64) *negotiation {
-	return &negotiation{local: local.Unmap(), port: port, id: id, audio: -1}
+	return &negotiation{local: local.Unmap(), port: port, id: id, audio: -1, keys: ownKeys{}}
 }
 
 // offer writes our offer: PCMA first, PCMU, telephone-event, 20 ms, dir being
-// what we want to do. It stays outstanding until accept or withdraw; called
+// what we want to do; with SRTP or without as voiceSecurity says. It stays outstanding until accept or withdraw; called
 // again before that, it replaces the outstanding offer (which was not sent).
 func (n *negotiation) offer(dir media.Direction) []byte {
 	if !n.offered {
@@ -98,9 +107,38 @@ func (n *negotiation) offer(dir media.Direction) []byte {
 		event = n.agreed.EventType // a number keeps its meaning (RFC 3264 §8.3.2)
 	}
 	n.offered, n.offerDir = true, dir
-	return n.write(sdpAudio{port: n.port, dir: dir, event: event, codecs: []sdpFormat{
+	a := sdpAudio{port: n.port, profile: profilePlain, dir: dir, event: event, codecs: []sdpFormat{
 		{Payload: uint8(media.PCMA), Name: "PCMA"}, {Payload: uint8(media.PCMU), Name: "PCMU"},
-	}})
+	}}
+	if n.wantsSRTP() {
+		a.profile, a.crypto = profileSecure, n.keys.lines(n.agreed.SendKey.Suite())
+		if n.talked {
+			a.profile = n.profile // a peer that had keys in RTP/AVP knows no other
+		}
+	}
+	return n.write(a)
+}
+
+// wantsSRTP tells whether an offer of ours has keys: what was agreed stays.
+func (n *negotiation) wantsSRTP() bool {
+	if n.talked {
+		return n.encrypted()
+	}
+	return n.security.allowsSRTP() && !n.conceded
+}
+
+// encrypted tells whether the voice that was agreed is SRTP.
+func (n *negotiation) encrypted() bool { return n.agreed.SendKey.Suite() != media.NoSuite }
+
+// concede withdraws an offer of SRTP that was refused, if it may be made in the
+// clear then; the next one is.
+func (n *negotiation) concede() bool {
+	if !n.offered || n.talked || len(n.said) == 0 || !n.security.allowsPlain() {
+		return false
+	}
+	n.withdraw()
+	n.conceded = true
+	return true
 }
 
 // withdraw forgets an outstanding offer that was refused or never answered: the
@@ -123,29 +161,67 @@ func (n *negotiation) answer(offer []byte, want media.Direction) ([]byte, media.
 	if err != nil {
 		return nil, media.Params{}, fmt.Errorf("read offer: %w", err)
 	}
-	var first error
-	for i := range s.Media {
-		m := &s.Media[i]
-		if m.Kind != "audio" || m.Port == 0 || !strings.EqualFold(m.Proto, "RTP/AVP") {
-			continue
-		}
-		t, err := n.read(s, m)
-		if err != nil {
-			if first == nil {
-				first = err
+	first := errNoAudio
+	for _, secure := range []bool{true, false} { // SRTP first, wherever it stands
+		for i := range s.Media {
+			m := &s.Media[i]
+			if m.Kind != "audio" || m.Port == 0 || m.profile() == "" {
+				continue
 			}
-			continue
+			lines, err := n.admit(m, secure)
+			if err == errOtherPass {
+				continue
+			}
+			var t sdpTerms
+			if err == nil {
+				t, err = n.read(s, m)
+			}
+			if err != nil {
+				if first == errNoAudio {
+					first = err
+				}
+				continue
+			}
+			t.params.Direction &= want
+			n.slots, n.audio = slotsOf(s), i
+			a := sdpAudio{port: n.port, profile: m.profile(), dir: t.params.Direction, event: t.params.EventType, codecs: []sdpFormat{t.codec}}
+			if secure {
+				// The first that we speak in the offerer's order, under its tag
+				// (RFC 4568 §5.1.2).
+				own := n.keys.of(lines[0].key.Suite())
+				t.params.ReceiveKey, t.params.SendKey = lines[0].key, own
+				a.crypto = []sdesLine{{lines[0].tag, own}}
+			}
+			n.settle(t)
+			return n.write(a), n.agreed, nil
 		}
-		t.params.Direction &= want
-		n.slots, n.audio = slotsOf(s), i
-		n.settle(t)
-		body := n.write(sdpAudio{port: n.port, dir: t.params.Direction, event: t.params.EventType, codecs: []sdpFormat{t.codec}})
-		return body, n.agreed, nil
-	}
-	if first == nil {
-		first = errNoAudio
 	}
 	return nil, media.Params{}, fmt.Errorf("answer offer: %w", first)
+}
+
+// errOtherPass: the m-line is looked at in the other pass of answer.
+var errOtherPass = errors.New("not in this pass")
+
+// admit judges an m-line of an offer by what is done about SRTP: with its usable
+// keys if it is to be secure, else in the clear.
+func (n *negotiation) admit(m *sdpMedia, secure bool) ([]sdesLine, error) {
+	plain := m.profile() == profilePlain
+	lines := m.sdes()
+	switch {
+	case n.security == voiceNoSecret:
+		return nil, errNoSRTP
+	case secure && len(lines) > 0 && n.security.allowsSRTP():
+		return lines, nil
+	case secure && !plain && !n.security.allowsSRTP():
+		return nil, errNoSRTP
+	case secure && !plain:
+		return nil, errNoSuite
+	case secure || !plain:
+		return nil, errOtherPass
+	case !n.security.allowsPlain() || n.encrypted():
+		return nil, errPlain
+	}
+	return nil, nil
 }
 
 // early reads an answer in a provisional response. The offer stays outstanding:
@@ -201,10 +277,18 @@ func (n *negotiation) readAnswer(answer []byte) (sdpTerms, error) {
 	if m.Port == 0 {
 		return sdpTerms{}, errRefused
 	}
-	if !strings.EqualFold(m.Proto, "RTP/AVP") {
-		return sdpTerms{}, errNoCodec
+	if m.profile() != n.profile {
+		return sdpTerms{}, errPlain // or SRTP without having been asked
 	}
-	return n.read(s, m)
+	t, err := n.read(s, m)
+	if err != nil || len(n.said) == 0 {
+		return t, err
+	}
+	var ok bool
+	if t.params.SendKey, t.params.ReceiveKey, ok = answered(n.said, m.sdes()); !ok {
+		return sdpTerms{}, errPlain
+	}
+	return t, nil
 }
 
 // reopen lets another answer to the same offer follow: the one that accept has
@@ -309,6 +393,7 @@ func mirrored(d media.Direction) media.Direction {
 }
 
 func (n *negotiation) settle(t sdpTerms) {
+	n.keys.settle(n.agreed.SendKey, t.params.SendKey)
 	n.agreed, n.peer, n.talked = t.params, t.peer, true
 }
 
@@ -324,10 +409,12 @@ func slotsOf(s *sdpSession) []sdpSlot {
 
 // sdpAudio is what we say about our audio.
 type sdpAudio struct {
-	port   uint16
-	dir    media.Direction
-	codecs []sdpFormat
-	event  uint8 // 0: none
+	port    uint16
+	profile string
+	dir     media.Direction
+	codecs  []sdpFormat
+	event   uint8      // 0: none
+	crypto  []sdesLine // none: no SRTP
 }
 
 // write puts our description together: our audio in its slot, every other m-line
@@ -358,11 +445,12 @@ func (n *negotiation) write(a sdpAudio) []byte {
 		body = s.marshal()
 	}
 	n.sent, n.sentDir = body, a.dir
+	n.said, n.profile = a.crypto, a.profile
 	return bytes.Clone(body)
 }
 
 func (a sdpAudio) line() sdpMedia {
-	m := sdpMedia{Kind: "audio", Port: a.port, Proto: "RTP/AVP"}
+	m := sdpMedia{Kind: "audio", Port: a.port, Proto: a.profile}
 	for _, c := range a.codecs {
 		number := strconv.Itoa(int(c.Payload))
 		m.Formats = append(m.Formats, number)
@@ -373,6 +461,9 @@ func (a sdpAudio) line() sdpMedia {
 		m.Formats = append(m.Formats, number)
 		m.Attrs = append(m.Attrs,
 			sdpAttr{"rtpmap", number + " telephone-event/8000"}, sdpAttr{"fmtp", number + " 0-15"})
+	}
+	for _, l := range a.crypto {
+		m.Attrs = append(m.Attrs, l.attr())
 	}
 	m.Attrs = append(m.Attrs, sdpAttr{"ptime", "20"}, sdpAttr{sdpDirection(a.dir), ""})
 	return m

@@ -134,7 +134,7 @@ func TestAnswerRefuses(t *testing.T) {
 		"video only":      {sdpText(append(head, "m=video 4000 RTP/AVP 31")...), errNoAudio},
 		"fax only":        {sdpText(append(head, "m=image 4000 udptl t38")...), errNoAudio},
 		"port 0":          {sdpText(append(head, "m=audio 0 RTP/AVP 8")...), errNoAudio},
-		"srtp only":       {sdpText(append(head, "m=audio 4000 RTP/SAVP 8")...), errNoAudio},
+		"srtp only":       {sdpText(append(head, "m=audio 4000 RTP/SAVP 8")...), errNoSRTP},
 		"no address":      {sdpText("v=0", "m=audio 4000 RTP/AVP 8"), errNoAddress},
 		"a name":          {sdpText("v=0", "c=IN IP4 phone.example", "m=audio 4000 RTP/AVP 8"), errNoAddress},
 		"another family":  {sdpText("v=0", "c=IN IP6 2001:db8::7", "m=audio 4000 RTP/AVP 8"), errNoAddress},
@@ -225,7 +225,7 @@ func TestOfferAnswerTurns(t *testing.T) {
 	if err != nil || p.Codec != media.PCMU || p.EventType != 101 || p.RemoteRTCP != netip.MustParseAddrPort("192.0.2.8:5001") {
 		t.Errorf("answer in the ACK: %+v %v", p, err)
 	}
-	if p != n.params() || !n.settled() || n.held() {
+	if !p.Equal(n.params()) || !n.settled() || n.held() {
 		t.Error("not settled")
 	}
 
@@ -234,7 +234,7 @@ func TestOfferAnswerTurns(t *testing.T) {
 	if _, err := n.accept(bytes.Replace(sdpPeer("recvonly", "8"), []byte("m=audio 4000"), []byte("m=audio 0"), 1)); !errors.Is(err, errRefused) {
 		t.Errorf("refused audio: %v", err)
 	}
-	if p != n.params() {
+	if !p.Equal(n.params()) {
 		t.Error("a refused offer changed what was agreed")
 	}
 	if _, _, err := n.answer(sdpPeer("inactive", "8"), media.SendRecv); err != nil {

@@ -1,6 +1,7 @@
 package pbx
 
 import (
+	"errors"
 	"net/url"
 	"slices"
 	"strings"
@@ -148,6 +149,7 @@ func (ev legCame) on(c *call) {
 	l := ev.l
 	l.label = c.nextLabel()
 	c.legs = append(c.legs, l)
+	c.s.ladders.take(c, l)
 	c.s.lines.add(l)
 	if status := ev.takeOver(c); status != 0 {
 		l.reject(status, statusText(status))
@@ -218,7 +220,9 @@ func (l *leg) accept() (status int) {
 	if status != 0 {
 		return status
 	}
-	if err := l.openMedia(); err != nil {
+	if err := l.openMedia(); errors.Is(err, errNoSRTP) {
+		return 488
+	} else if err != nil {
 		l.c.s.log.Warn("phone cannot take a call over", "call", l.c.rec.ID, "ext", l.ext, "err", err)
 		return 503
 	}
@@ -226,11 +230,10 @@ func (l *leg) accept() (status int) {
 		l.answer(l.neg.offer(media.SendRecv), true)
 		return 0
 	}
-	answer, params, err := l.neg.answer(body, media.SendRecv)
+	answer, err := l.takeOffer(body)
 	if err != nil {
 		return 488
 	}
-	l.configure(params)
 	l.answer(answer, false)
 	return 0
 }
@@ -239,9 +242,7 @@ func (c *incoming) rung() *ringing { return c.ring }
 
 func (c *incoming) pickedUp(l *leg) {
 	c.ring = nil
-	if c.queue != nil {
-		c.queue.leave(c.call)
-	}
+	c.served()
 	c.converse(l, l.ext)
 }
 

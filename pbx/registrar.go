@@ -35,6 +35,7 @@ type binding struct {
 	userAgent string
 	instance  string
 	misses    int
+	suspended bool // it has let a call go unanswered, and gave no sign of life since
 }
 
 func (b binding) contact() string { return b.uri.String() }
@@ -45,8 +46,6 @@ func (b binding) contact() string { return b.uri.String() }
 type registrar struct {
 	s    *Switch
 	auth *authServer
-
-	saving sync.Mutex // of bindings to the vault, one at a time; taken before mu
 
 	mu       sync.Mutex
 	bindings map[string][]binding // by extension
@@ -190,10 +189,8 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 	r.mu.Unlock()
 
 	if len(contacts) > 0 || star {
-		if err := r.save(ext); err != nil {
-			r.s.log.Error("registration not saved", "ext", ext, "err", err)
-		}
 		r.announce(ext)
+		r.s.scribe.put(ext)
 	}
 	res := sip.NewResponseFromRequest(req, 200, "OK", nil)
 	for _, b := range saved {
@@ -225,11 +222,8 @@ func dropExpired(list []binding, now time.Time) []binding {
 	return out
 }
 
-// save stores the bindings that ext has by now: of two REGISTERs at a time the
-// one that writes last writes what both brought.
+// save stores the bindings that ext has by now. Only the scribe calls it.
 func (r *registrar) save(ext string) error {
-	r.saving.Lock()
-	defer r.saving.Unlock()
 	r.mu.Lock()
 	list := slices.Clone(r.bindings[ext])
 	r.mu.Unlock()
@@ -259,7 +253,7 @@ func (r *registrar) reachable(ext string) []binding {
 	var out []binding
 	now := time.Now()
 	for _, b := range r.bindings[ext] {
-		if now.Before(b.expires) && b.misses < missesToDown && (b.hop.transport == "UDP" || r.s.end.flows.find(b.hop) != nil) {
+		if now.Before(b.expires) && b.alive() && (b.hop.transport == "UDP" || r.s.end.flows.find(b.hop) != nil) {
 			out = append(out, b)
 		}
 	}
@@ -311,11 +305,25 @@ func (r *registrar) settleLost() {
 	r.mu.Unlock()
 	for _, ext := range lost {
 		r.s.log.Info("phone's connection ended", "ext", ext)
-		if err := r.save(ext); err != nil {
-			r.s.log.Error("registration not saved", "ext", ext, "err", err)
-		}
+		r.s.scribe.put(ext)
 		r.announce(ext)
 	}
+}
+
+func (b binding) alive() bool { return b.misses < missesToDown && !b.suspended }
+
+// suspend takes a device out that has answered a call with nothing at all, not
+// even 100 Trying: no call is offered to it until it answers an OPTIONS or
+// registers anew.
+func (r *registrar) suspend(b binding) {
+	r.mu.Lock()
+	for i := range r.bindings[b.ext] {
+		if m := &r.bindings[b.ext][i]; m.contact() == b.contact() && m.callID == b.callID && m.seq == b.seq {
+			m.suspended = true
+		}
+	}
+	r.mu.Unlock()
+	r.announce(b.ext)
 }
 
 // knows reports whether a device of ext is registered from that address.
@@ -338,7 +346,7 @@ func (r *registrar) keep(ctx context.Context, interval time.Duration) {
 	const sweep = 5 * time.Second
 	tick := time.NewTicker(sweep)
 	defer tick.Stop()
-	var nextPing time.Time
+	var nextPing, nextLook time.Time
 	var pings sync.WaitGroup
 	defer pings.Wait()
 	for {
@@ -353,9 +361,17 @@ func (r *registrar) keep(ctx context.Context, interval time.Duration) {
 			r.s.log.Log(ctx, slog.LevelInfo, "registration expired", "ext", ext)
 			r.announce(ext)
 		}
-		if interval > 0 && !time.Now().Before(nextPing) {
-			nextPing = time.Now().Add(interval)
-			for _, b := range r.all() {
+		now := time.Now()
+		all := interval > 0 && !now.Before(nextPing)
+		if all {
+			nextPing = now.Add(interval)
+		}
+		look := !now.Before(nextLook)
+		if look {
+			nextLook = now.Add(suspendedLook)
+		}
+		for _, b := range r.all() {
+			if all || look && b.suspended {
 				pings.Go(func() {
 					r.s.ping(ctx, b.hop, b.uri, func(err error) { r.answered(b, err == nil) })
 				})
@@ -363,6 +379,10 @@ func (r *registrar) keep(ctx context.Context, interval time.Duration) {
 		}
 	}
 }
+
+// suspendedLook is how often a suspended device is asked whether it is there
+// again, whatever sip.options_interval says.
+const suspendedLook = 10 * time.Second
 
 func (r *registrar) all() []binding {
 	r.mu.Lock()
@@ -397,13 +417,13 @@ func (r *registrar) answered(b binding, ok bool) {
 		if m.contact() != b.contact() {
 			continue
 		}
-		was := m.misses < missesToDown
+		was := m.alive()
 		if ok {
-			m.misses = 0
+			m.misses, m.suspended = 0, false
 		} else {
 			m.misses++
 		}
-		moved = was != (m.misses < missesToDown)
+		moved = moved || was != m.alive()
 	}
 	r.mu.Unlock()
 	if moved {

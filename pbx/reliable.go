@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
-
-	"centralka/media"
 )
 
 // reliability is the state of reliable provisional responses of one leg
@@ -156,12 +154,11 @@ func (l *leg) pracked(req *sip.Request, tx *sip.ServerTx) {
 	case len(body) == 0:
 		end.reply(req, tx, 200, "OK")
 	default:
-		answer, params, err := l.neg.answer(body, media.SendRecv)
+		answer, err := l.takeOffer(body)
 		if err != nil {
-			end.reply(req, tx, 488, "Not Acceptable Here")
+			end.reply(req, tx, 488, "Not Acceptable Here", l.refusal...)
 			break
 		}
-		l.configure(params)
 		res := sip.NewResponseFromRequest(req, 200, "OK", nil)
 		l.addSDP(res, answer)
 		end.respond(tx, res)

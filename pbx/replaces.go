@@ -125,6 +125,7 @@ func (ev legArrived) on(c *call) {
 	if l != nil {
 		l.label = c.nextLabel()
 		c.legs = append(c.legs, l)
+		c.s.ladders.take(c, l)
 	}
 	switch {
 	case l != nil && !waits:

@@ -69,6 +69,7 @@ type rig struct {
 	before                  int64 // records that were there when the switch was started (again)
 	stop                    func()
 	lenient                 bool // the peers break rules themselves: what they complain of says nothing
+	wrap                    func(media.Engine) media.Engine
 }
 
 // scenario runs f against a running switch in a bubble of its own, and then
@@ -250,6 +251,9 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 		Addr:   switchAddr.Addr(), PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last, Drain: time.Second, Timeout: cfg.RTP.Timeout, CNAME: "centralka", Log: log,
 	})
 	r.must(err)
+	if r.wrap != nil {
+		engine = r.wrap(engine)
+	}
 	r.sw, err = pbx.New(cfg, pbx.Parts{
 		Store: st, Recorder: r.rec, Engine: engine, Pool: r.pool, Log: log, Resolver: r.resolver,
 		ListenPacket: func(a netip.AddrPort) (net.PacketConn, error) { return r.net.ListenPacket(a) },
@@ -543,7 +547,8 @@ func (r *rig) audioFiles() []string {
 	r.t.Helper()
 	var out []string
 	r.must(filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && filepath.Ext(path) != ".db" && filepath.Base(path) != "lock" {
+		key := filepath.Base(filepath.Dir(path)) == "keys" // of the day
+		if err == nil && !d.IsDir() && filepath.Ext(path) != ".db" && !key {
 			out = append(out, path)
 		}
 		return err

@@ -47,6 +47,33 @@ func (ev ringTimedOut) on(c *call) {
 	}
 }
 
+// phonePatience is how long a phone may leave our INVITE without any response: it
+// lets four transmissions pass (RFC 3261 §17.1.1.2). The call moves on then; it
+// does not wait for the ring timeout of a phone that has lost its power.
+const phonePatience = 4 * time.Second
+
+// phoneSilent is the end of that patience.
+type phoneSilent struct {
+	l *leg
+	b binding
+}
+
+func (ev phoneSilent) of() *leg { return ev.l }
+
+func (ev phoneSilent) on(c *call) {
+	l := ev.l
+	if c.over || l.provisional || l.state != legInviting {
+		return
+	}
+	c.s.log.Info("phone does not answer", "call", c.rec.ID, "ext", l.ext)
+	c.s.registrar.suspend(ev.b)
+	// A 2xx that comes yet is acknowledged and ended; until then the leg waits for
+	// the end of its transaction (RFC 3261 §9.1), and nobody is busy with it.
+	l.hangUp(487, "Request Terminated")
+	c.s.lines.drop(l)
+	c.script.failed(l, 408, 0)
+}
+
 func newRinging(c *call, offers []offer, timeout time.Duration) *ringing {
 	r := &ringing{c: c}
 	now := time.Now()
@@ -74,6 +101,7 @@ func (r *ringing) start(to func(b binding) callee) {
 			}
 			r.c.s.lines.add(l)
 			t.legs = append(t.legs, l)
+			time.AfterFunc(phonePatience, func() { l.post(phoneSilent{l, b}) })
 		}
 		if len(t.legs) == 0 {
 			t.finish("unreachable")
@@ -147,12 +175,8 @@ func ringResult(status int) string {
 
 func (r *ringing) timeOut() { r.stop(func(*leg) bool { return true }, "timeout") }
 
-// cancel takes the call back from all phones.
-func (r *ringing) cancel(reason string) {
-	var headers []sip.Header
-	if reason != "" {
-		headers = append(headers, reasonHeader("SIP", 487, reason))
-	}
+// cancel takes the call back from all phones; headers say why.
+func (r *ringing) cancel(headers ...sip.Header) {
 	r.stop(func(*leg) bool { return true }, "cancelled", headers...)
 }
 

@@ -71,7 +71,7 @@ func TestNextAgent(t *testing.T) {
 		{"do not disturb", pbxtest.Reject(480), "unreachable"},
 		{"broken", pbxtest.Reject(500), "unreachable"},
 		{"moved", pbxtest.Reject(302), "declined"},
-		{"dead", pbxtest.Behaviour{Ignore: true}, "timeout"},
+		{"dead", pbxtest.Behaviour{Ignore: true}, "unreachable"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := briefCity(t, "101", "102")
@@ -426,5 +426,62 @@ func TestWrapUpAndAutoAway(t *testing.T) {
 		}
 		last.Hangup()
 		r.records()
+	})
+}
+
+// TestStaysAreCounted: the record says where a caller waited and how that ended,
+// and the statistics count it.
+func TestStaysAreCounted(t *testing.T) {
+	t.Parallel()
+	cfg := briefCity(t, "101", "102")
+	second := cfg.Queues[0]
+	second.Name, second.Members = "second", []string{"102"}
+	cfg.Queues[0].Members, cfg.Queues[0].Overflow, cfg.Queues[0].MaxWait = []string{"101"}, "queue:second", 5*time.Second
+	cfg.Queues = append(cfg.Queues, second)
+	scenario(t, cfg, func(t *testing.T, r *rig) {
+		r.pool.SetAway("101", "lunch")
+		call := r.call()
+		r.answeredBy("102")
+		time.Sleep(time.Second)
+		call.Hangup()
+		time.Sleep(2 * time.Second)
+		given := r.call()
+		time.Sleep(3 * time.Second)
+		given.Hangup()
+		time.Sleep(2 * time.Second)
+		early := r.call()
+		time.Sleep(500 * time.Millisecond)
+		early.Hangup()
+		for _, rec := range r.records() {
+			var results []string
+			for _, st := range rec.Stays {
+				results = append(results, st.Queue+" "+string(st.Result))
+			}
+			want := map[store.Cause][]string{
+				store.CauseHangupCaller: {"cim overflowed", "second answered"}, store.CauseAbandoned: {"cim abandoned"}, store.CauseAnnouncementHangup: nil,
+			}[rec.Cause]
+			if !slices.Equal(results, want) {
+				t.Errorf("%s: stays %v, want %v", rec.Cause, results, want)
+			}
+		}
+		st, err := r.store.Statistics(today(), today())
+		r.must(err)
+		sum := map[string]store.QueueHour{}
+		for _, q := range st[0].Queues {
+			s := sum[q.Queue]
+			s.Add(q)
+			sum[q.Queue] = s
+		}
+		if q := sum["cim"]; q.Offered != 3 || q.Overflowed != 1 || q.Abandoned != 1 || q.Announcement != 1 {
+			t.Errorf("cim %+v", q)
+		}
+		if q := sum["second"]; q.Offered != 1 || q.Answered != 1 || q.WaitMax < 3*time.Second || q.Talk < time.Second {
+			t.Errorf("second %+v", q)
+		}
+		list, withheld, err := r.store.Callbacks(today(), today())
+		r.must(err)
+		if len(list) != 1 || withheld != 0 || list[0].Times != 1 || list[0].Done {
+			t.Errorf("callbacks %+v", list)
+		}
 	})
 }

@@ -346,7 +346,7 @@ func (l *leg) reoffered(res *sip.Response) {
 		return
 	}
 	l.configure(params)
-	if l.params != before || l.held != held {
+	if !l.params.Equal(before) || l.held != held {
 		l.c.script.mediaChanged(l)
 	}
 }
@@ -371,7 +371,7 @@ func (l *leg) expireSession(why string) {
 
 func (c *incoming) sessionExpired(*leg) {
 	c.leaveQueue()
-	c.stopRinging("")
+	c.stopRinging()
 	c.end(store.CauseSessionExpired, nil)
 }
 
@@ -384,7 +384,7 @@ func (c *dialled) sessionExpired(*leg) {
 // stays; another is gone like one that hung up.
 func (t *transferring) sessionExpired(l *leg) {
 	if l == t.stays {
-		t.stopRinging("")
+		t.stopRinging()
 		t.call.end(store.CauseSessionExpired, nil)
 		return
 	}

@@ -18,6 +18,8 @@ type counters struct {
 	mu     sync.Mutex
 	began  map[store.CallDirection]int64
 	causes map[store.Cause]int64
+	heard  MOSCounts
+	told   MOSCounts
 }
 
 func (n *counters) begun(d store.CallDirection) {
@@ -53,6 +55,9 @@ type Status struct {
 	Panics       int64
 	Guard        map[string]uint64 // datagrams and requests refused, by reason
 	Engine       media.EngineStats
+	Lateness     media.Lateness
+	TooLate      bool      // calls are refused for it
+	Heard, Told  MOSCounts // of legs that have ended since the start
 	Certificate  CertificateStatus
 	Streams      map[string]int // connections by transport
 }
@@ -105,6 +110,17 @@ type CallStatus struct {
 	Extension string
 	Recorded  bool
 	Held      bool
+	// MOS is the worst estimate of what is heard of a party now; 0: nothing yet.
+	MOS    float64
+	Voices []VoiceStatus // of the parties whose voice is agreed
+
+	streams []media.Stream
+}
+
+// VoiceStatus is how one party of a call speaks.
+type VoiceStatus struct {
+	Party string // the trunk or the extension
+	SRTP  string // the suite; empty: in the clear
 }
 
 // QueueStatus describes a queue.
@@ -122,8 +138,26 @@ func (c *call) publish() {
 		ID: c.rec.ID, Direction: c.rec.Direction, Phase: c.phase, Began: c.rec.Began, Since: time.Now(), Queued: c.rec.Queued,
 		Trunk: c.rec.Trunk, Queue: c.rec.Queue, Extension: c.lastExtension(), Recorded: c.recording != nil, Held: c.holder != nil,
 	}
+	for _, l := range []*leg{c.a, c.b} {
+		if l == nil || l.stream == nil || !l.neg.settled() {
+			continue
+		}
+		v := VoiceStatus{Party: l.ext}
+		if l.trunk != nil {
+			v.Party = l.trunk.cfg.Name
+		}
+		if l.neg.encrypted() {
+			v.SRTP = l.params.SendKey.Suite().String()
+		}
+		st.Voices = append(st.Voices, v)
+	}
 	if c.over {
 		st.Phase = phaseEnding
+	}
+	for _, l := range c.legs {
+		if l.stream != nil && l.state == legUp {
+			st.streams = append(st.streams, l.stream)
+		}
 	}
 	if old != nil && old.Phase == st.Phase {
 		st.Since = old.Since
@@ -137,7 +171,7 @@ func (s *Switch) Status() Status {
 	live := s.config()
 	st := Status{
 		NotReady: s.NotReady(), Draining: s.draining.Load(), Panics: s.counts.panics.Load(),
-		Guard: s.guard.counts(), Engine: s.engine.Stats(),
+		Guard: s.guard.counts(), Engine: s.engine.Stats(), Lateness: s.engine.Lateness(), TooLate: s.late(),
 		Began: map[store.CallDirection]int64{}, Causes: map[store.Cause]int64{},
 	}
 	if a := live.announcements[""]; a != nil {
@@ -158,6 +192,7 @@ func (s *Switch) Status() Status {
 	for c, n := range s.counts.causes {
 		st.Causes[c] = n
 	}
+	st.Heard, st.Told = s.counts.heard, s.counts.told
 	s.counts.mu.Unlock()
 
 	for _, c := range s.snapshotCalls() {
@@ -165,6 +200,7 @@ func (s *Switch) Status() Status {
 			st.Calls = append(st.Calls, *cs)
 		}
 	}
+	judge(st.Calls)
 	sort.Slice(st.Calls, func(i, j int) bool { return st.Calls[i].Began.Before(st.Calls[j].Began) })
 
 	s.mu.Lock()

@@ -56,8 +56,11 @@ type Switch struct {
 	auth      *authServer
 	registrar *registrar
 	clerk     *clerk
+	scribe    *scribe
+	kept      map[string]store.PhoneState // in the vault, by extension; the scribe's
 	lines     *lines
 	quiet     *quiet
+	ladders   *ladders
 	lampBoard *lampBoard
 	music     *media.Prompt
 	prompts   struct{ closed, busy *media.Prompt }
@@ -111,7 +114,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	}
 	s := &Switch{
 		log: p.Log, ctx: context.Background(), store: p.Store, recorder: p.Recorder, engine: p.Engine, pool: p.Pool, cfg: cfg,
-		byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]bool{}, queues: map[string]*runningQueue{},
+		kept: map[string]store.PhoneState{}, byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]bool{}, queues: map[string]*runningQueue{},
 	}
 	if s.resolver = p.Resolver; s.resolver == nil {
 		s.resolver = newSystemResolver()
@@ -133,6 +136,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	if s.end, err = newEndpoint(cfg.SIP, s.guard, p); err != nil {
 		return nil, err
 	}
+	s.ladders = s.end.ladders
 	s.end.serve, s.end.stray = s.serve, s.strayResponse
 	s.end.trunkAt = func(remote netip.AddrPort) (string, bool) {
 		if t := s.trunkOf(remote); t != nil {
@@ -150,6 +154,8 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	s.clerk = newClerk(p.Store, p.Log)
 	s.registrar = newRegistrar(s, s.auth)
 	s.end.flows.gone = s.registrar.flowGone
+	s.scribe = newScribe(s.keep, p.Log)
+	s.pool.OnWish(func(id desk.AgentID) { s.scribe.put(string(id)) })
 	return s, nil
 }
 
@@ -248,6 +254,10 @@ func (s *Switch) Run(ctx context.Context) error {
 	if err := s.registrar.load(); err != nil {
 		s.log.Error("registrations lost at restart", "err", err)
 	}
+	if err := s.recall(); err != nil {
+		s.log.Error("agents' states lost at restart", "err", err)
+	}
+	s.tasks.Go(func() { s.scribe.run(work) })
 	s.tasks.Go(func() { s.registrar.keep(work, s.cfg.SIP.OptionsInterval) })
 	s.tasks.Go(func() { s.watchAudio(work) })
 	s.tasks.Go(func() { s.lampBoard.run(work) })
@@ -287,9 +297,14 @@ func (s *Switch) waitCalls(d time.Duration) {
 }
 
 // Drain refuses new calls with 503 (but emergency calls) and returns when no
-// call is left or ctx is done.
+// call is left or ctx is done. Conversations go on to their end; callers whom
+// nobody has answered yet hear the closing message, and phones stop ringing for
+// them: a stop that waited for the queue would be killed before its end.
 func (s *Switch) Drain(ctx context.Context) {
 	s.draining.Store(true)
+	for _, c := range s.snapshotCalls() {
+		c.post(drainBegan{})
+	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for s.Calls() > 0 {
@@ -373,7 +388,7 @@ func (s *Switch) unrecordable() error {
 // serve dispatches a validated request: within a dialog first, then by method
 // and source.
 func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
-	if tag, ok := req.To().Params.Get("tag"); ok && tag != "" {
+	if tag, ok := req.To().Params.Get("tag"); ok && tag != "" && req.Method != sip.CANCEL {
 		s.serveInDialog(req, tx, tag)
 		return
 	}
@@ -449,9 +464,8 @@ func (s *Switch) optionsResponse(req *sip.Request) *sip.Response {
 }
 
 func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
-	fromTag, _ := req.From().Params.Get("tag")
 	s.mu.Lock()
-	merged := s.pending[mergeKey(req.CallID().Value(), fromTag, req.CSeq().SeqNo)]
+	merged := s.pending[mergeKey(req.CallID().Value(), fromTagOf(req), req.CSeq().SeqNo)]
 	s.mu.Unlock()
 	if merged {
 		s.end.reply(req, tx, 482, "Loop Detected")
@@ -490,6 +504,11 @@ func (s *Switch) serveInvite(req *sip.Request, tx *sip.ServerTx, h hop) {
 		return
 	}
 	s.acceptPhoneInvite(req, tx, ext, h)
+}
+
+func fromTagOf(req *sip.Request) string {
+	tag, _ := req.From().Params.Get("tag")
+	return tag
 }
 
 // mergeKey is by what a request is known that comes a second time by another
@@ -541,7 +560,9 @@ func (s *Switch) authenticate(req *sip.Request, tx *sip.ServerTx, h hop) (ext st
 		s.end.reply(req, tx, 400, "Bad Credentials")
 		return "", false
 	case authFailed:
-		s.guard.authFailed(source)
+		if ban, told := s.guard.authFailed(source); told {
+			s.log.Warn("source banned: it guesses passwords", "source", ban.source, "length", ban.length, "others", ban.untold)
+		}
 	}
 	var algorithms []string // any
 	if s.extension(userOf(req.From().Address)).Digest == "md5" {
@@ -585,7 +606,7 @@ func (s *Switch) begin(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 // enrol makes the dialog of an INVITE known, and c with it unless it is nil: then
 // the leg joins a call that there is already. It reports false if it has refused.
 func (s *Switch) enrol(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h hop, fixed bool) bool {
-	tag := newTag()
+	tag := s.end.toTag(req.CallID().Value(), fromTagOf(req), req.CSeq().SeqNo)
 	req.To().Params.Add("tag", tag)
 	a.d = uasDialog(req, tag, h, fixed)
 	a.invite, a.inviteTx, a.state = req, tx, legInviting
@@ -604,6 +625,7 @@ func (s *Switch) enrol(c *call, a *leg, req *sip.Request, tx *sip.ServerTx, h ho
 	if c != nil {
 		s.calls.Add(1)
 		s.byID[c.rec.ID] = c
+		s.ladders.take(c, a)
 	}
 	s.dialogs[a.d.id] = a
 	s.pending[a.mergeKey] = true

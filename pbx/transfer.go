@@ -255,13 +255,13 @@ func (t *transferring) settleRinging() {
 		return
 	}
 	cause := t.ring.result()
-	t.stopRinging("")
+	t.stopRinging()
 	t.missed(cause)
 }
 
-func (t *transferring) stopRinging(reason string) {
+func (t *transferring) stopRinging() {
 	if t.ring != nil {
-		t.ring.cancel(reason)
+		t.ring.cancel()
 		t.rec.Rings = append(t.rec.Rings, t.ring.rings()...)
 		t.ring = nil
 	}
@@ -294,6 +294,7 @@ func (t *transferring) comeBack() {
 		if q := t.s.queue(t.rec.Queue); q != nil {
 			t.script = in
 			in.b, in.queue, in.phase = nil, q, phaseQueued
+			in.rec.BeginStay(q.cfg.Name, time.Now())
 			in.save()
 			q.comeBack(in, in.proof)
 			return
@@ -377,7 +378,7 @@ func (t *transferring) hungUp(l *leg, q850 int) {
 		if q850 != 0 {
 			t.rec.Q850 = q850
 		}
-		t.stopRinging("")
+		t.stopRinging()
 		cause := store.CauseHangupCalled
 		if l == t.a {
 			cause = store.CauseHangupCaller
@@ -404,7 +405,7 @@ func (t *transferring) played(l *leg, p media.Played) {
 
 func (t *transferring) noAck(l *leg) {
 	if l == t.stays {
-		t.stopRinging("")
+		t.stopRinging()
 		t.call.end(store.CauseNoAck, nil)
 		return
 	}
@@ -414,7 +415,7 @@ func (t *transferring) noAck(l *leg) {
 
 func (t *transferring) mediaFailed(l *leg) {
 	if l == t.stays {
-		t.stopRinging("")
+		t.stopRinging()
 		t.call.end(store.CauseNotAcceptable, nil)
 		return
 	}
@@ -424,7 +425,7 @@ func (t *transferring) mediaFailed(l *leg) {
 
 func (t *transferring) mediaTimedOut(l *leg) {
 	if l == t.stays {
-		t.stopRinging("")
+		t.stopRinging()
 		t.call.end(store.CauseMediaTimeout, nil)
 	}
 }

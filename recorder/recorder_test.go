@@ -340,7 +340,8 @@ func TestFullDiskDegrades(t *testing.T) {
 			t.Errorf("recording %+v", got.Recording)
 		}
 		for side := range 2 {
-			if n.Dropped[side] < 140 || n.Dropped[side] > 170 || n.Packets[side]+n.Dropped[side] != 750 || n.Lost[side] != 0 {
+			if n.Dropped[side] < 14*10-5 || // a packet at the edge of a block may be in the next
+				n.Dropped[side] > 170 || n.Packets[side]+n.Dropped[side] != 750 || n.Lost[side] != 0 {
 				t.Errorf("lane %d: %+v", side, n)
 			}
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -81,5 +82,34 @@ func BenchmarkCallsByNumber(b *testing.B) {
 		if n := len(collect(b, s.CallsByNumber("+48910000007", ordinance.Day{}, ordinance.Day{}))); n != days {
 			b.Fatalf("%d calls", n)
 		}
+	}
+}
+
+// fillDay puts n recorded calls into a day.
+func fillDay(b *testing.B, s *Store, day ordinance.Day, n int) {
+	b.Helper()
+	jobs := make(chan int)
+	var wg sync.WaitGroup
+	var failed atomic.Int64
+	for range 64 {
+		wg.Go(func() {
+			for i := range jobs {
+				rec := call(day, time.Duration(i)*time.Second)
+				rec.Caller.Number = ordinance.Number(fmt.Sprintf("+4891%07d", i))
+				f, err := s.PutFile(day, rec.ID, func(w io.Writer) error { _, err := w.Write(make([]byte, 4000)); return err })
+				rec.Recording = Recording{Outcome: OutcomeOK, Size: f.Size, SHA256: f.SHA256}
+				if err != nil || s.CommitRecording(rec) != nil {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	for i := range n {
+		jobs <- i
+	}
+	close(jobs)
+	wg.Wait()
+	if failed.Load() > 0 {
+		b.Fatalf("%d of %d failed", failed.Load(), n)
 	}
 }

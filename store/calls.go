@@ -26,8 +26,14 @@ var (
 	bucketIncidents = []byte("incidents") // recording failed or degraded (S1.3-j)
 	bucketMoved     = []byte("moved")     // id -> day that the record has yet to leave
 	bucketTotals    = []byte("totals")    // "cause/"+cause, "recordings", "bytes" -> count
-	dayBuckets      = [][]byte{bucketCalls, bucketTime, bucketNumber, bucketAgent, bucketOpen,
-		bucketIncidents, bucketMoved, bucketTotals}
+	bucketKeys      = []byte("keys")      // name -> random key that goes with the day
+	bucketUnserved  = []byte("unserved")  // callers who waited in vain
+	bucketCallbacks = []byte("callbacks") // id -> []CallbackMark
+	// hour, kind, name -> QueueHour or AgentHour
+	bucketStatistics = []byte("statistics")
+	dayBuckets       = [][]byte{bucketCalls, bucketTime, bucketNumber, bucketAgent, bucketOpen,
+		bucketIncidents, bucketMoved, bucketTotals, bucketKeys, bucketLadders,
+		bucketUnserved, bucketCallbacks, bucketStatistics}
 )
 
 // PutCall stores the record of a call, new or as it is now, under rec.Day and
@@ -99,6 +105,10 @@ func checked(rec CallRecord) (CallRecord, error) {
 	rec.Rings = slices.Clone(rec.Rings)
 	for i := range rec.Rings {
 		rec.Rings[i].From, rec.Rings[i].To = utc(rec.Rings[i].From), utc(rec.Rings[i].To)
+	}
+	rec.Stays = slices.Clone(rec.Stays)
+	for i := range rec.Stays {
+		rec.Stays[i].From, rec.Stays[i].To = utc(rec.Stays[i].From), utc(rec.Stays[i].To)
 	}
 	rec.Segments = slices.Clone(rec.Segments)
 	for i := range rec.Segments {
@@ -340,11 +350,27 @@ func getCall(tx *bbolt.Tx, id ID) (rec CallRecord, err error) {
 	return rec, nil
 }
 
-// storeCall puts a record in place of the one with its id and brings indexes
-// and totals up to date.
+// storeCall puts a record in place of the one with its id and brings indexes,
+// totals and statistics up to date.
 func storeCall(tx *bbolt.Tx, rec CallRecord) error {
-	if err := deleteCall(tx, rec.ID); err != nil {
+	old, err := getCall(tx, rec.ID)
+	known := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
+	}
+	before := &old
+	if !known {
+		before = nil
+	} else if len(rec.Tags) == 0 {
+		rec.Tags = old.Tags
+	}
+	if err := countChange(tx, before, &rec); err != nil {
+		return err
+	}
+	if known {
+		if err := unlist(tx, &old); err != nil {
+			return err
+		}
 	}
 	if err := putJSON(tx.Bucket(bucketCalls), rec.ID[:], rec); err != nil {
 		return err
@@ -367,15 +393,23 @@ func deleteCall(tx *bbolt.Tx, id ID) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range indexEntries(&old) {
+	if err := countChange(tx, &old, nil); err != nil {
+		return err
+	}
+	if err := unlist(tx, &old); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketCalls).Delete(id[:])
+}
+
+// unlist takes a record out of indexes and totals.
+func unlist(tx *bbolt.Tx, old *CallRecord) error {
+	for _, e := range indexEntries(old) {
 		if err := tx.Bucket(e.bucket).Delete(e.key); err != nil {
 			return err
 		}
 	}
-	if err := addTotals(tx, &old, -1); err != nil {
-		return err
-	}
-	return tx.Bucket(bucketCalls).Delete(id[:])
+	return addTotals(tx, old, -1)
 }
 
 type indexEntry struct{ bucket, key []byte }
@@ -412,6 +446,9 @@ func indexEntries(rec *CallRecord) []indexEntry {
 	}
 	if rec.Cause == "" {
 		list = append(list, indexEntry{bucketOpen, suffix})
+	}
+	if rec.unserved() {
+		list = append(list, indexEntry{bucketUnserved, suffix})
 	}
 	if o := rec.Recording.Outcome; o == OutcomeFailed || o == OutcomeDegraded {
 		list = append(list, indexEntry{bucketIncidents, suffix})

@@ -104,7 +104,21 @@ func randomCall(r *rand.Rand) CallRecord {
 		rec.Rings = append(rec.Rings, Ring{Extension: ext, From: began, To: began, Result: []string{"answered", "timeout"}[r.IntN(2)]})
 		rec.Segments = append(rec.Segments, Segment{Extension: []string{"21", "23"}[r.IntN(2)], From: began})
 	}
+	if rec.Direction == Incoming && r.IntN(3) > 0 { // it came for a queue
+		rec.Queue, rec.Queued = []string{"cim", "podatki"}[r.IntN(2)], began.Add(17*time.Second)
+		from := rec.Queued
+		for range r.IntN(3) {
+			to := from.Add(time.Duration(r.IntN(900)) * time.Second)
+			rec.Stays = append(rec.Stays, Stay{Queue: []string{"cim", "podatki"}[r.IntN(2)], From: from, To: to,
+				Result: []StayResult{StayAnswered, StayAbandoned, StayOverflowed, StayFailed, ""}[r.IntN(5)]})
+			from = to
+		}
+	}
+	if r.IntN(2) == 0 {
+		rec.Answered = began.Add(time.Duration(20+r.IntN(600)) * time.Second)
+	}
 	if rec.Cause != "" {
+		rec.Ended = began.Add(time.Duration(1000+r.IntN(600)) * time.Second)
 		rec.Recording.Outcome = []Outcome{OutcomeNone, OutcomeFailed, OutcomeDegraded}[r.IntN(3)]
 	}
 	return rec
@@ -145,6 +159,10 @@ func compare(t *testing.T, s *Store, m model) {
 	open, err := s.OpenCalls()
 	must(t, err)
 	check("open", open, m.list(func(r CallRecord) bool { return r.Cause == "" }))
+	check("unserved", collect(t, s.scan(s.keptDays(zero, zero), bucketUnserved, nil)), m.list(func(r CallRecord) bool {
+		return r.Direction == Incoming && r.Cause != "" && !r.Queued.IsZero() && r.Answered.IsZero()
+	}))
+	exactStatistics(t, s)
 	for day := day1; day != day1.Next(9); day = day.Next(1) {
 		want := make(map[Cause]int)
 		due := DueDay{Day: day, LastDay: ordinance.LastDay(day)}
@@ -170,7 +188,8 @@ func compare(t *testing.T, s *Store, m model) {
 		}
 	}
 	for id, want := range m {
-		if got, err := s.Find(id); err != nil || !reflect.DeepEqual(got, want) {
+		got, err := s.Find(id)
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("Find(%v): %+v, %v\nwant %+v", id, got, err, want)
 		}
 	}

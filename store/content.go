@@ -5,12 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 
+	"filippo.io/age"
 	"go.etcd.io/bbolt"
 
 	"centralka/ordinance"
@@ -18,12 +18,12 @@ import (
 
 // File is what PutFile wrote.
 type File struct {
-	Size   int64
-	SHA256 string // hexadecimal
+	Size   int64  // bytes of what was written, not of the sealed file
+	SHA256 string // of what was written, hexadecimal
 }
 
-// PutFile stores the recording that write writes, in place of one with the
-// same id. It is there as a whole and durable when PutFile returns nil; after
+// PutFile seals and stores the recording that write writes, in place of one
+// with the same id; size and hash are of what was written. It is there as a whole and durable when PutFile returns nil; after
 // an error it is there as a whole or not at all, and no temporary file is.
 // Errors of write come back wrapped.
 //
@@ -55,14 +55,22 @@ func (s *Store) putFile(day ordinance.Day, id ID, write func(io.Writer) error) (
 			err = errors.Join(err, s.remove(tmp))
 		}
 	}()
-	w := &hashedFile{files: &s.files, file: f, hash: sha256.New()}
+	key, err := s.dayKey(day)
+	if err != nil {
+		return File{}, err
+	}
+	sum := sha256.New()
+	w := &sealedFile{hash: sum}
+	if w.sealer, err = age.Encrypt(&appendFile{files: &s.files, file: f}, key.Recipient()); err != nil {
+		return File{}, err
+	}
 	// The day is not held while the caller's code runs: a sweep need not wait
 	// for it.
 	if err := write(w); err != nil {
 		return File{}, err
 	}
-	if w.err != nil {
-		return File{}, w.err
+	if err := w.close(); err != nil {
+		return File{}, err
 	}
 	if err := s.files.fsync(f); err != nil {
 		return File{}, err
@@ -82,7 +90,7 @@ func (s *Store) putFile(day ordinance.Day, id ID, write func(io.Writer) error) (
 	if err := s.syncDir(path.Join(dayDir(day), recordingsDir)); err != nil {
 		return File{}, err
 	}
-	return File{Size: w.size, SHA256: hex.EncodeToString(w.hash.Sum(nil))}, nil
+	return File{Size: w.size, SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
 }
 
 func (s *Store) createTemporary(day ordinance.Day, name string) (*os.File, error) {
@@ -94,27 +102,19 @@ func (s *Store) createTemporary(day ordinance.Day, name string) (*os.File, error
 	return s.files.create(s.root, name)
 }
 
-// hashedFile hashes what it writes. It remembers an error, so that a caller
-// that overlooks one does not get a shortened recording accepted.
-type hashedFile struct {
+// appendFile writes to a file at its end.
+type appendFile struct {
 	files *fileOps
 	file  *os.File
-	hash  hash.Hash
 	size  int64
-	err   error
 }
 
-func (w *hashedFile) Write(b []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
-	}
+func (w *appendFile) Write(b []byte) (int, error) {
 	n, err := w.files.write(w.file, b, w.size)
 	if err == nil && n < len(b) {
 		err = io.ErrShortWrite
 	}
-	w.hash.Write(b[:n])
 	w.size += int64(n)
-	w.err = err
 	return n, err
 }
 
@@ -130,22 +130,40 @@ func (s *Store) clearTemporary(day ordinance.Day) error {
 	return errors.Join(errs...)
 }
 
-// Content is a recording opened for reading. Once the day's term is over its
-// reads fail with ErrGone. The one who opened it closes it.
+// Content is a recording opened for reading, unsealed as it is read. Once the
+// day's term is over its reads fail with ErrGone. The one who opened it closes
+// it.
 type Content struct {
 	store *Store
 	day   ordinance.Day
 	file  *os.File
+	plain io.ReaderAt
 	size  int64
 }
 
 // OpenRecording opens a finished recording.
 func (s *Store) OpenRecording(day ordinance.Day, id ID) (*Content, error) {
-	f, size, err := s.openContent(day, recordingPath(day, id))
+	c, err := s.openRecording(day, id)
 	if err != nil {
 		return nil, fmt.Errorf("open recording %v of %v: %w", id, day, err)
 	}
-	return &Content{store: s, day: day, file: f, size: size}, nil
+	return c, nil
+}
+
+func (s *Store) openRecording(day ordinance.Day, id ID) (*Content, error) {
+	f, sealed, err := s.openContent(day, recordingPath(day, id))
+	if err != nil {
+		return nil, err
+	}
+	c := &Content{store: s, day: day, file: f}
+	key, err := s.dayKey(day)
+	if err == nil {
+		c.plain, c.size, err = age.DecryptReaderAt(f, sealed, key)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return c, nil
 }
 
 func (s *Store) openContent(day ordinance.Day, name string) (*os.File, int64, error) {
@@ -184,7 +202,7 @@ func (s *Store) mayRead(day ordinance.Day) error {
 	return nil
 }
 
-// Size returns the length in bytes.
+// Size returns the length of what was put, in bytes.
 func (c *Content) Size() int64 { return c.size }
 
 // ReadAt is io.ReaderAt.
@@ -192,7 +210,14 @@ func (c *Content) ReadAt(b []byte, off int64) (int, error) {
 	if err := c.store.mayRead(c.day); err != nil {
 		return 0, err
 	}
-	return c.file.ReadAt(b, off)
+	if off >= c.size {
+		return 0, io.EOF
+	}
+	n, err := c.plain.ReadAt(b, off)
+	if n == len(b) {
+		err = nil // as files do, which say EOF for what is missing only
+	}
+	return n, err
 }
 
 // Close closes the file.
@@ -225,12 +250,15 @@ func (s *Store) commitRecording(rec CallRecord) error {
 	}
 	hasFile := rec.Recording.SHA256 != ""
 	if hasFile {
-		info, err := s.root.Lstat(recordingPath(rec.Day, rec.ID))
+		c, err := s.openRecording(rec.Day, rec.ID)
 		if err != nil {
 			return fmt.Errorf("look at its file: %w", err)
 		}
-		if info.Size() != rec.Recording.Size {
-			return fmt.Errorf("its file has %d bytes, the record says %d", info.Size(), rec.Recording.Size)
+		if err := c.Close(); err != nil {
+			return fmt.Errorf("look at its file: %w", err)
+		}
+		if c.Size() != rec.Recording.Size {
+			return fmt.Errorf("its file has %d bytes, the record says %d", c.Size(), rec.Recording.Size)
 		}
 	}
 	if err := s.putCall(rec, storeCall); err != nil {
@@ -297,6 +325,11 @@ func (s *Store) quarantine(day ordinance.Day, kind Kind, id ID) error {
 			return err
 		}
 	}
+	return s.moveToQuarantine(day, from)
+}
+
+// moveToQuarantine moves a file of a day that the caller holds.
+func (s *Store) moveToQuarantine(day ordinance.Day, from string) error {
 	dir := path.Join(dayDir(day), quarantineDir)
 	to := path.Join(dir, path.Base(from))
 	for n := 1; ; n++ { // never over an earlier one

@@ -153,7 +153,7 @@ type partition struct {
 	ready   chan struct{} // closed when ledger or err is set
 	err     error
 	refs    int    // guarded by Store.mu, like all below
-	used    uint64 // Store.clock at its last use
+	used    uint64 // Store.uses at its last use
 	closing bool
 	drained chan struct{} // closed when the last holder of a closing partition is gone
 	closed  chan struct{}
@@ -213,8 +213,8 @@ func (s *Store) acquire(day ordinance.Day, create bool) (*partition, error) {
 func (s *Store) yield(p *partition) {
 	s.mu.Lock()
 	p.refs--
-	s.clock++
-	p.used = s.clock
+	s.uses++
+	p.used = s.uses
 	if p.refs == 0 && p.closing {
 		close(p.drained)
 	}
@@ -289,9 +289,10 @@ func (s *Store) shut(p *partition) (err error) {
 // openDay opens a day's database, making the day if it may.
 //
 // The order makes a crash at any point harmless: the line in the retention
-// index is durable first, so no folder can exist that the sweep does not know;
-// then come the folder and the database and their names; then the line says
-// that they are made. A line whose folder was never made is an empty day.
+// index is durable first, so no key and no folder can exist that the sweep
+// does not know; then comes the key, of which the line takes the public half;
+// then the folder and the database and their names; then the line says that
+// they are made. A line whose folder was never made is an empty day.
 func (s *Store) openDay(day ordinance.Day, create bool) (*ledger, error) {
 	line, listed := s.line(day)
 	if !listed {
@@ -310,9 +311,15 @@ func (s *Store) openDay(day ordinance.Day, create bool) (*ledger, error) {
 			}
 			s.log.Error("folder of a day that is kept has vanished; making it anew", "day", day)
 			line.Made = false
+			if err := s.changeLine(day, func(l *retentionLine) { l.Made = false }); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if !line.Made {
+		if err := s.ensureKey(line); err != nil {
+			return nil, err
+		}
 		for _, sub := range []string{"", journalsDir, recordingsDir, tmpDir, quarantineDir} {
 			if err := s.makeDir(path.Join(dayDir(day), sub)); err != nil {
 				return nil, err
@@ -340,6 +347,8 @@ const (
 	recordingsDir = "recordings"
 	tmpDir        = "tmp"
 	quarantineDir = "quarantine"
+
+	recordingExt = ".wav.age"
 )
 
 func dayDir(day ordinance.Day) string { return daysDir + "/" + day.String() }
@@ -349,7 +358,7 @@ func journalPath(day ordinance.Day, id ID) string {
 }
 
 func recordingPath(day ordinance.Day, id ID) string {
-	return path.Join(dayDir(day), recordingsDir, id.String()+".wav")
+	return path.Join(dayDir(day), recordingsDir, id.String()+recordingExt)
 }
 
 // utc strips the zone and the monotonic reading: stored instants are UTC

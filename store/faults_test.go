@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +42,12 @@ func (f *faults) ops() *fileOps {
 		}
 		defer f.done()
 		return osFiles.create(r, name)
+	}
+	ops.rewrite = func(r *os.Root, name string) (*os.File, error) {
+		if err := next(); err != nil {
+			return nil, err
+		}
+		return osFiles.rewrite(r, name)
 	}
 	ops.write = func(file *os.File, b []byte, off int64) (int, error) {
 		if err := next(); err != nil {
@@ -184,11 +191,14 @@ func (noCancel) Done() <-chan struct{}       { return nil }
 func (noCancel) Err() error                  { return nil }
 func (noCancel) Value(any) any               { return nil }
 
+// sharedKey is the master key of a vault and of its copies beside it.
+func sharedKey(dir string) string { return filepath.Join(filepath.Dir(dir), "master.key") }
+
 // inspect opens a vault after a crash or an error and checks that what was
 // acknowledged is there and what is destroyed is not.
 func inspect(t *testing.T, what, dir string, a *acked) {
 	t.Helper()
-	s, err := Open(Config{Dir: dir})
+	s, err := Open(Config{Dir: dir, MasterKey: sharedKey(dir), clock: goodClock()})
 	if err != nil {
 		t.Errorf("%s: %v", what, err)
 		return
@@ -245,10 +255,18 @@ func inspect(t *testing.T, what, dir string, a *acked) {
 		seen[rec.ID]++
 		check(seen[rec.ID] == 1, "call %v is there twice", rec.ID)
 	}
+	keys, err := s.list(keysDir)
+	check(err == nil, "keys: %v", err)
+	for _, e := range keys {
+		day, err := ordinance.ParseDay(strings.TrimSuffix(e.Name(), ".age"))
+		l, listed := s.line(day)
+		check(err == nil && listed && l.State == stateKept || strings.HasSuffix(e.Name(), ".tmp"), "key %s of a day that is not kept", e.Name())
+	}
 	for _, l := range s.keptLines() {
 		files, err := s.list(dayDir(l.Day) + "/" + tmpDir)
 		check(err == nil && len(files) == 0, "temporary files of %v: %v, %v", l.Day, files, err)
 	}
+	exactStatistics(t, s)
 	for range 2 { // the second changes nothing
 		swept, err := s.Sweep(noCancel{}, time.Now())
 		check(err == nil && len(swept.Unexplained) == 0, "sweep: %+v, %v", swept, err)
@@ -257,6 +275,8 @@ func inspect(t *testing.T, what, dir string, a *acked) {
 		check(line.State == stateGone, "due day is %s", line.State)
 		_, err := os.Lstat(filepath.Join(dir, dayDir(due)))
 		check(errors.Is(err, os.ErrNotExist), "due day's folder: %v", err)
+		_, err = os.Lstat(filepath.Join(dir, keyPath(due)))
+		check(errors.Is(err, os.ErrNotExist), "due day's key: %v", err)
 		stones, err := s.Tombstones(due)
 		check(err == nil, "tombstones: %v", err)
 		ids := map[string]bool{}
@@ -299,7 +319,7 @@ func TestCrashAroundEveryOperation(t *testing.T) {
 	f := &faults{}
 	f.at = func(n int) error { return keep(fmt.Sprint("crash before operation ", n)) }
 	f.after = func(n int) { must(t, keep(fmt.Sprint("crash after operation ", n))) }
-	s := openTest(t, Config{Dir: dir, files: f.ops()})
+	s := openTest(t, Config{Dir: dir, MasterKey: sharedKey(dir), files: f.ops()})
 	script(s, a)
 	f.at, f.after = func(int) error { return nil }, nil
 	closeTest(t, s)
@@ -326,7 +346,7 @@ func TestErrorAtEveryOperation(t *testing.T) {
 				return nil
 			}
 			dir, a := filepath.Join(base, fmt.Sprint(fail, lasting)), newAcked()
-			s, err := Open(Config{Dir: dir, files: f.ops()})
+			s, err := Open(Config{Dir: dir, MasterKey: sharedKey(dir), files: f.ops(), clock: goodClock()})
 			if err == nil {
 				script(s, a)
 				must(t, s.abandon())

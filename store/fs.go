@@ -13,6 +13,7 @@ import (
 // leave it. bbolt has no such seam; it writes through its own.
 type fileOps struct {
 	create   func(root *os.Root, name string) (*os.File, error) // must not exist
+	rewrite  func(root *os.Root, name string) (*os.File, error) // must exist; for writing over it
 	write    func(f *os.File, b []byte, off int64) (int, error)
 	truncate func(f *os.File, size int64) error
 	fsync    func(f *os.File) error
@@ -20,12 +21,16 @@ type fileOps struct {
 	rename   func(root *os.Root, from, to string) error
 	unlink   func(root *os.Root, name string) error // a file or an empty folder
 	mkdir    func(root *os.Root, name string) error
+	isMount  func(f *os.File, name string) (bool, error) // a name below the folder f
 }
 
 // osFiles is the operating system.
 var osFiles = fileOps{
 	create: func(root *os.Root, name string) (*os.File, error) {
 		return root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	},
+	rewrite: func(root *os.Root, name string) (*os.File, error) {
+		return root.OpenFile(name, os.O_WRONLY, 0)
 	},
 	write:    func(f *os.File, b []byte, off int64) (int, error) { return f.WriteAt(b, off) },
 	truncate: func(f *os.File, size int64) error { return f.Truncate(size) },
@@ -34,6 +39,7 @@ var osFiles = fileOps{
 	rename:   func(root *os.Root, from, to string) error { return root.Rename(from, to) },
 	unlink:   func(root *os.Root, name string) error { return root.Remove(name) },
 	mkdir:    func(root *os.Root, name string) error { return root.Mkdir(name, 0o700) },
+	isMount:  isMount,
 }
 
 // makeDir makes a folder; one that is there is as good.
@@ -74,8 +80,25 @@ func (s *Store) list(name string) ([]fs.DirEntry, error) {
 
 // removeTree removes a folder and all in it. It goes on after an error, so that
 // one stubborn file does not keep the others, and returns all of them. It stays
-// inside the vault: a symbolic link is removed, not followed.
+// inside the vault and on its file system: a symbolic link is removed and not
+// followed, and what is mounted inside is left where it is, with an error.
 func (s *Store) removeTree(name string) error {
+	info, err := s.root.Lstat(name)
+	if notExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("remove %s: it is not a folder", name)
+	}
+	switch mounted, err := s.files.isMount(s.dir, name); {
+	case err != nil:
+		return fmt.Errorf("remove %s: %w", name, err)
+	case mounted:
+		return fmt.Errorf("remove %s: something is mounted there", name)
+	}
 	entries, err := s.list(name)
 	errs := []error{err}
 	for _, e := range entries {

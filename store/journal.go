@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"iter"
@@ -15,37 +14,11 @@ import (
 	"strings"
 	"sync"
 
+	"filippo.io/age"
 	"go.etcd.io/bbolt"
 
 	"centralka/ordinance"
 )
-
-// A journal is a row of frames, each good by itself:
-//
-//	 0                   1                   2                   3
-//	 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
-//	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//	|           length of the block, 1..MaxBlock, little-endian     |
-//	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//	|        CRC-32C of the length's four bytes and the block       |
-//	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//	|                             block ...
-//
-// There is no empty block, so zeros, which a crash may leave at a file's end,
-// are not a frame.
-const (
-	frameHeader = 8
-	// MaxBlock is the longest block of a journal, in bytes: a frame is at most
-	// 64 KiB.
-	MaxBlock = 64<<10 - frameHeader
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func frameSum(frame []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, frame[:4])
-	return crc32.Update(sum, castagnoli, frame[frameHeader:])
-}
 
 // Journal is the append-only file of a recording that goes on. It belongs to
 // one goroutine, which closes it.
@@ -56,7 +29,8 @@ type Journal struct {
 
 	mu     sync.Mutex // a sweep or Close of the vault may close the file
 	file   *os.File
-	good   int64 // bytes of whole frames
+	seal   *frameSeal
+	good   int64 // bytes of the head and whole frames
 	ragged bool  // there may be bytes of a failed write behind them
 	frame  []byte
 }
@@ -85,22 +59,42 @@ func (s *Store) CreateJournal(day ordinance.Day, id ID) (*Journal, error) {
 		return nil, fmt.Errorf("create journal %v of %v: %w", id, day, err)
 	}
 	defer s.yield(p)
-	name := journalPath(day, id)
-	f, err := s.files.create(s.root, name)
+	j, err := s.createJournal(day, id)
 	if err != nil {
 		return nil, fmt.Errorf("create journal %v of %v: %w", id, day, err)
 	}
-	if !syncedAsAWhole {
-		if err := s.syncDir(path.Dir(name)); err != nil {
-			return nil, errors.Join(err, f.Close(), s.remove(name))
-		}
-	}
-	j := &Journal{store: s, day: day, id: id, file: f}
 	s.mu.Lock()
 	s.journals[id] = j
 	s.mu.Unlock()
 	s.unsynced.Store(true)
 	return j, nil
+}
+
+func (s *Store) createJournal(day ordinance.Day, id ID) (*Journal, error) {
+	key, err := s.dayKey(day)
+	if err != nil {
+		return nil, err
+	}
+	head, seal, err := newJournalSeal(key.Recipient())
+	if err != nil {
+		return nil, err
+	}
+	name := journalPath(day, id)
+	f, err := s.files.create(s.root, name)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.files.write(f, head, 0)
+	if err == nil && n < len(head) {
+		err = io.ErrShortWrite
+	}
+	if err == nil && !syncedAsAWhole {
+		err = s.syncDir(path.Dir(name))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), s.remove(name))
+	}
+	return &Journal{store: s, day: day, id: id, file: f, seal: seal, good: int64(len(head))}, nil
 }
 
 // Append writes a block of 1 to MaxBlock bytes with one write call; it is
@@ -124,10 +118,11 @@ func (j *Journal) Append(block []byte) error {
 			return fmt.Errorf("append to journal %v: %w", j.id, err)
 		}
 	}
-	j.frame = binary.LittleEndian.AppendUint32(j.frame[:0], uint32(len(block)))
-	j.frame = append(j.frame, 0, 0, 0, 0)
-	j.frame = append(j.frame, block...)
-	binary.LittleEndian.PutUint32(j.frame[4:], frameSum(j.frame))
+	frame, err := j.seal.seal(j.frame, block)
+	if err != nil {
+		return fmt.Errorf("append to journal %v: %w", j.id, err)
+	}
+	j.frame = frame
 	n, err := j.store.files.write(j.file, j.frame, j.good)
 	if err == nil && n < len(j.frame) {
 		err = io.ErrShortWrite
@@ -137,6 +132,7 @@ func (j *Journal) Append(block []byte) error {
 		return fmt.Errorf("append to journal %v: %w", j.id, errors.Join(err, j.cut()))
 	}
 	j.good += int64(len(j.frame))
+	j.seal.next()
 	j.store.unsynced.Store(true)
 	return nil
 }
@@ -274,7 +270,16 @@ func (s *Store) ReadJournal(day ordinance.Day, id ID) iter.Seq2[[]byte, error] {
 			return
 		}
 		defer f.Close() // was only read
-		for block, err := range frames(io.NewSectionReader(f, 0, size), size) {
+		seal, begin, err := s.openSeal(day, f)
+		if err != nil {
+			yield(nil, fmt.Errorf("read journal %v of %v: %w", id, day, err))
+			return
+		}
+		if seal == nil {
+			yield(nil, &TornError{Bytes: size})
+			return
+		}
+		for block, err := range frames(io.NewSectionReader(f, begin, size-begin), size-begin, seal) {
 			if err != nil && !isTorn(err) {
 				err = fmt.Errorf("read journal %v of %v: %w", id, day, err)
 			}
@@ -285,26 +290,45 @@ func (s *Store) ReadJournal(day ordinance.Day, id ID) iter.Seq2[[]byte, error] {
 	}
 }
 
+// openSeal reads the head of a journal. One that was cut in its head has no
+// seal: a crash came before its first block.
+func (s *Store) openSeal(day ordinance.Day, f *os.File) (*frameSeal, int64, error) {
+	key, err := s.dayKey(day)
+	if err != nil {
+		return nil, 0, err
+	}
+	seal, begin, err := openJournalSeal(io.NewSectionReader(f, 0, maxKeyFile), key)
+	if err == nil {
+		return seal, begin, nil
+	}
+	if _, wrong := errors.AsType[*age.NoIdentityMatchError](err); wrong {
+		return nil, 0, err // whole, and of another day
+	}
+	return nil, 0, nil
+}
+
 func isTorn(err error) bool {
 	_, ok := errors.AsType[*TornError](err)
 	return ok
 }
 
-// frames parses size bytes of r; see the frame's picture above.
-func frames(r io.Reader, size int64) iter.Seq2[[]byte, error] {
+// frames opens size bytes of r; see the frame's picture at MaxBlock.
+func frames(r io.Reader, size int64, seal *frameSeal) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		in := bufio.NewReaderSize(r, 64<<10)
 		frame := make([]byte, frameHeader, 4096)
 		for good := int64(0); good < size; good += int64(len(frame)) {
 			frame = frame[:frameHeader]
 			_, err := io.ReadFull(in, frame)
+			var block []byte
 			whole := false
 			if err == nil {
 				n := int64(binary.LittleEndian.Uint32(frame))
-				if n >= 1 && n <= MaxBlock && n <= size-good-frameHeader {
-					frame = slices.Grow(frame, int(n))[:frameHeader+n]
-					_, err = io.ReadFull(in, frame[frameHeader:])
-					whole = err == nil && binary.LittleEndian.Uint32(frame[4:]) == frameSum(frame)
+				if n >= 1 && n <= MaxBlock && n <= size-good-frameHeader-frameTag {
+					frame = slices.Grow(frame, int(n)+frameTag)[:frameHeader+n+frameTag]
+					if _, err = io.ReadFull(in, frame[frameHeader:]); err == nil {
+						block, whole = seal.open(frame)
+					}
 				}
 			}
 			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
@@ -315,7 +339,7 @@ func frames(r io.Reader, size int64) iter.Seq2[[]byte, error] {
 				yield(nil, &TornError{Bytes: size - good})
 				return
 			}
-			if !yield(frame[frameHeader:], nil) {
+			if !yield(block, nil) {
 				return
 			}
 		}

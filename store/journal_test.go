@@ -85,15 +85,25 @@ func TestJournalKeepsBlocks(t *testing.T) {
 	}
 }
 
+// sealTest is the seal of one and the same journal, at its beginning.
+func sealTest(t testing.TB) *frameSeal {
+	t.Helper()
+	seal, err := newFrameSeal(make([]byte, 16), make([]byte, journalSalt))
+	must(t, err)
+	return seal
+}
+
 // TestTornJournalKeepsWholeBlocks cuts a journal at every length.
 func TestTornJournalKeepsWholeBlocks(t *testing.T) {
 	var file []byte
 	var ends []int
+	seal := sealTest(t)
 	for i, n := range []int{5, 30, 1} {
-		frame := make([]byte, frameHeader+n)
-		frame[0], frame[8] = byte(n), byte(i)
-		sum := frameSum(frame)
-		frame[4], frame[5], frame[6], frame[7] = byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24)
+		block := make([]byte, n)
+		block[0] = byte(i)
+		frame, err := seal.seal(nil, block)
+		must(t, err)
+		seal.next()
 		file = append(file, frame...)
 		ends = append(ends, len(file))
 	}
@@ -107,7 +117,7 @@ func TestTornJournalKeepsWholeBlocks(t *testing.T) {
 		for _, tail := range [][]byte{nil, make([]byte, 20)} { // zeros, as file systems leave them
 			content := append(bytes.Clone(file[:cut]), tail...)
 			n, torn := 0, int64(0)
-			for block, err := range frames(bytes.NewReader(content), int64(len(content))) {
+			for block, err := range frames(bytes.NewReader(content), int64(len(content)), sealTest(t)) {
 				if e, ok := errors.AsType[*TornError](err); ok {
 					torn = e.Bytes
 				} else if err != nil || int(block[0]) != n {
@@ -116,7 +126,7 @@ func TestTornJournalKeepsWholeBlocks(t *testing.T) {
 					n++
 				}
 			}
-			if cut < len(file) && len(tail) > 0 && n > whole && file[cut] == 0 {
+			if cut < len(file) && len(tail) > 0 && n > whole && bytes.Equal(file[cut:ends[whole]], tail[:ends[whole]-cut]) {
 				continue // the cut-off bytes were zeros themselves
 			}
 			if n != whole || torn != int64(len(content)-good) {
@@ -219,19 +229,22 @@ func FuzzFrames(f *testing.F) {
 	f.Add(make([]byte, 64))
 	f.Add([]byte("\x05\x00\x00\x00....hello"))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		// With right sums put in, whatever the fuzzer makes is a journal.
+		// Sealed anew, whatever the fuzzer makes begins as a journal.
+		seal := sealTest(t)
 		for at := 0; at+frameHeader < len(content); {
 			n := int(content[at])
-			content[at+1], content[at+2], content[at+3] = 0, 0, 0
-			if n == 0 || at+frameHeader+n > len(content) {
+			end := at + frameHeader + n + frameTag
+			if n == 0 || end > len(content) {
 				break
 			}
-			sum := frameSum(content[at : at+frameHeader+n])
-			content[at+4], content[at+5], content[at+6], content[at+7] = byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24)
-			at += frameHeader + n
+			frame, err := seal.seal(nil, content[at+frameHeader:end-frameTag])
+			must(t, err)
+			seal.next()
+			copy(content[at:end], frame)
+			at = end
 		}
 		used, torn := int64(0), int64(0)
-		for block, err := range frames(bytes.NewReader(content), int64(len(content))) {
+		for block, err := range frames(bytes.NewReader(content), int64(len(content)), sealTest(t)) {
 			if torn != 0 {
 				t.Fatal("something follows the torn end")
 			}
@@ -242,7 +255,7 @@ func FuzzFrames(f *testing.F) {
 			if err != nil || len(block) == 0 || len(block) > MaxBlock {
 				t.Fatalf("block of %d bytes, %v", len(block), err)
 			}
-			used += int64(frameHeader + len(block))
+			used += int64(frameHeader + len(block) + frameTag)
 		}
 		if used+torn != int64(len(content)) {
 			t.Fatalf("%d bytes in blocks, %d torn, of %d", used, torn, len(content))

@@ -41,7 +41,7 @@ func killMe(dir string) error {
 		}
 		return osFiles.unlink(root, name)
 	}
-	s, err := Open(Config{Dir: dir, files: &files})
+	s, err := Open(Config{Dir: dir, files: &files, clock: goodClock()})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"centralka/ordinance"
@@ -61,11 +62,13 @@ type CallRecord struct {
 	// forwarded to Called by the network.
 	Diverted ordinance.Number `json:",omitempty"`
 	Trunk    string           `json:",omitempty"`
-	Queue    string           `json:",omitempty"`
+	// Queue is the one that the call came for, then the one that it waited in last.
+	Queue string `json:",omitempty"`
 	// Extension is the phone that placed an outgoing or internal call.
 	Extension    string            `json:",omitempty"`
 	Announcement *AnnouncementPlay `json:",omitempty"`
-	Queued       time.Time         `json:",omitzero"` // entered the queue
+	Queued       time.Time         `json:",omitzero"` // entered the first queue
+	Stays        []Stay            `json:",omitempty"`
 	Rings        []Ring            `json:",omitempty"`
 	Answered     time.Time         `json:",omitzero"` // the conversation began
 	Segments     []Segment         `json:",omitempty"`
@@ -78,6 +81,11 @@ type CallRecord struct {
 	SIPStatus int       `json:",omitempty"`
 	Q850      int       `json:",omitempty"`
 	Recording Recording // its outcome
+	// Quality is how the voice of each leg fared, in the order in which they ended.
+	Quality []Quality `json:",omitempty"`
+	// Tags are what was said of the call at wrap-up; the last one holds. TagCall
+	// owns them: a record that is put without them leaves them as they are.
+	Tags []Tag `json:",omitempty"`
 	// Revision grows with every change; the store keeps the newest.
 	Revision uint32
 }
@@ -117,6 +125,75 @@ type Ring struct {
 	Result    string // "answered", "timeout", "busy", "declined", "unreachable", "cancelled"
 }
 
+// Stay is a stretch of waiting in one queue.
+type Stay struct {
+	Queue    string
+	From, To time.Time
+	Result   StayResult // empty while it goes on
+}
+
+// StayResult is how a stay in a queue ended.
+type StayResult string
+
+const (
+	StayAnswered   StayResult = "answered"
+	StayAbandoned  StayResult = "abandoned"  // the caller hung up
+	StayOverflowed StayResult = "overflowed" // max_wait or max_length
+	StayFailed     StayResult = "failed"     // the call ended for another reason
+)
+
+// staysInQueues are the stays, closed if the call has ended; of a record that
+// has none they are derived from its times.
+func (rec *CallRecord) staysInQueues() []Stay {
+	stays := slices.Clone(rec.Stays)
+	if len(stays) == 0 && !rec.Queued.IsZero() {
+		stays = []Stay{{Queue: rec.Queue, From: rec.Queued}}
+		if !rec.Answered.IsZero() {
+			stays[0].To, stays[0].Result = rec.Answered, StayAnswered
+		}
+	}
+	for i := range stays {
+		if stays[i].Result != "" || rec.Cause == "" {
+			continue
+		}
+		stays[i].To, stays[i].Result = rec.Ended, rec.Cause.stayResult()
+	}
+	return stays
+}
+
+// BeginStay notes that the caller waits in a queue from now on.
+func (rec *CallRecord) BeginStay(queue string, at time.Time) {
+	rec.Queue = queue
+	if rec.Queued.IsZero() {
+		rec.Queued = at
+	}
+	rec.Stays = append(rec.Stays, Stay{Queue: queue, From: at})
+}
+
+// EndStay closes the stay that goes on, if one does; an empty result is that of
+// the call's cause.
+func (rec *CallRecord) EndStay(at time.Time, result StayResult) {
+	n := len(rec.Stays)
+	if n == 0 || rec.Stays[n-1].Result != "" {
+		return
+	}
+	if result == "" {
+		result = rec.Cause.stayResult()
+	}
+	rec.Stays[n-1].To, rec.Stays[n-1].Result = at, result
+}
+
+// stayResult is how the stay of a call ended that waited until its end.
+func (c Cause) stayResult() StayResult {
+	switch c {
+	case CauseAbandoned:
+		return StayAbandoned
+	case CauseQueueTimeout:
+		return StayOverflowed
+	}
+	return StayFailed
+}
+
 // Segment is a stretch of the conversation with one agent, or with somebody
 // outside to whom an agent has passed it on.
 type Segment struct {
@@ -131,6 +208,32 @@ type Segment struct {
 type Hold struct {
 	By       string // "citizen" or "office"
 	From, To time.Time
+}
+
+// Quality sums up one leg's media. What was heard came from the party to us; what
+// was told went to it, and is known from the party's own reports (RTCP).
+type Quality struct {
+	Leg   string // as in the ladder: "a", "b1", …
+	Party string // trunk or extension
+
+	Received   uint64
+	Lost       uint64        `json:",omitempty"` // never came
+	Late       uint64        `json:",omitempty"` // overtaken by a later packet
+	Duplicate  uint64        `json:",omitempty"`
+	Gaps       uint64        `json:",omitempty"` // runs of packets that were missing
+	JitterMean time.Duration `json:",omitempty"`
+	JitterMax  time.Duration `json:",omitempty"`
+	RTT        time.Duration `json:",omitempty"` // last and largest round trip
+	RTTMax     time.Duration `json:",omitempty"`
+	HeardMOS   float64       `json:",omitempty"` // estimate, 1..4.4; 0: nothing was heard
+
+	Sent         uint64
+	RemoteLost   uint64        `json:",omitempty"`
+	RemoteJitter time.Duration `json:",omitempty"`
+	ToldMOS      float64       `json:",omitempty"` // 0: the party makes no reports
+
+	// Dropped counts packets that were not handed on, by cause (media.Drops).
+	Dropped map[string]uint64 `json:",omitempty"`
 }
 
 // Cause is why a call ended; each ended call has exactly one.

@@ -18,14 +18,22 @@ var (
 	bucketTombstones = []byte("tombstones") // day, kind, id -> Tombstone
 	bucketSweeps     = []byte("sweeps")     // cutoff day -> SweepReport
 	bucketBindings   = []byte("bindings")   // extension -> []Binding
+	bucketPhones     = []byte("phones")     // extension -> PhoneState
 	bucketMarks      = []byte("marks")      // name -> value
 	bucketOutages    = []byte("outages")    // end -> Outage
 	bucketIntegrity  = []byte("integrity")  // day -> DayCheck
+	bucketAudit      = []byte("audit")      // number -> line, see AuditEvent
+	bucketAuditBy    = []byte("audit by")   // account or object, number -> nothing
 	bucketClosures   = []byte("closures")   // id -> Closure
 	bucketOverrides  = []byte("overrides")  // name of hours -> Override
 	bucketUnits      = []byte("units")      // id -> Unit
-	centralBuckets   = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings,
-		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits}
+	// instant -> Confirmation
+	bucketConfirmations = []byte("confirmations")
+	// day -> DayStatistics, of days that are settled or gone
+	bucketDayStatistics = []byte("statistics")
+	centralBuckets      = [][]byte{bucketRetention, bucketTombstones, bucketSweeps, bucketBindings, bucketPhones,
+		bucketMarks, bucketOutages, bucketIntegrity, bucketClosures, bucketOverrides, bucketUnits,
+		bucketAudit, bucketAuditBy, bucketDayStatistics, bucketConfirmations}
 )
 
 // dayState is where a day is on its way out; it only goes forward.
@@ -45,6 +53,9 @@ type retentionLine struct {
 	// Made: the folder is durable. A line without it is a day that never had
 	// anything.
 	Made bool `json:",omitempty"`
+	// Recipient is the public half of the day's key, set before the folder is
+	// made.
+	Recipient string `json:",omitempty"`
 	// Settled: no call of the day is open or half moved, so a start need not
 	// look.
 	Settled bool `json:",omitempty"`
@@ -193,7 +204,21 @@ func (s *Store) settle(day ordinance.Day) error {
 				return nil
 			}
 		}
-		return s.changeLine(day, func(l *retentionLine) { l.Settled = true })
+		differs, err := recount(tx)
+		if err != nil {
+			return fmt.Errorf("count its records: %w", err)
+		}
+		if differs {
+			s.log.Error("statistics were not what the records say; corrected", "day", day)
+		}
+		st, err := readStatistics(tx.Bucket(bucketStatistics))
+		if err != nil {
+			return err
+		}
+		return s.changeLineWith(day, func(central *bbolt.Tx, l *retentionLine) error {
+			l.Settled = true
+			return keepStatistics(central, day, st)
+		})
 	})
 }
 
@@ -237,6 +262,7 @@ type totals struct {
 	causes     map[Cause]int // "" counts open calls
 	recordings int
 	bytes      int64
+	statistics *DayStatistics // nil: not read
 }
 
 func (t totals) calls() (n int) {

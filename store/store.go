@@ -5,12 +5,13 @@
 // # Layout
 //
 //	centralka.db        retention index, tombstones, bindings, marks, closures and
-//	                    overrides, units: no citizen's number or name
-//	days/2026-11-23/    all that came into being on that Warsaw day
+//	                    overrides, units, audit log, accounts: no citizen's number or name
+//	keys/2026-11-23.age key of that Warsaw day, sealed to the master key
+//	days/2026-11-23/    all that came into being on that day
 //	    day.db          call records and their indexes
-//	    journals/       raw blocks of recordings that are not rendered yet
-//	    recordings/     finished recordings
-//	    tmp/            files in the making
+//	    journals/       raw blocks of recordings that are not rendered yet, sealed
+//	    recordings/     finished recordings, sealed
+//	    tmp/            files in the making, sealed
 //	    quarantine/     what could not be read
 //
 // # Guarantees
@@ -27,7 +28,10 @@
 // deleted record would live on in the free pages of a database, so a database
 // that holds one goes with its day.
 //
-// A citizen's number or name is only ever in a day folder.
+// A citizen's number or name is only ever in a day folder. What was said is
+// never on the disk but sealed to the key of its day (age, X25519), journals
+// and temporary files included, and read through OpenRecording and ReadJournal.
+// The sweep destroys the key first, so no copy of a day outlives it.
 //
 // # Goroutines
 //
@@ -56,6 +60,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"filippo.io/age"
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
@@ -77,14 +82,20 @@ var (
 // for the retention period: the ordinance sets it.
 type Config struct {
 	Dir string // made with mode 0700 if absent
-	Log *slog.Logger
+	// MasterKey is the file of the master key, an age identity. It is made when
+	// an empty vault is first opened and there is none. Empty means Dir with
+	// ".key" behind it, which is for tests and demonstrations: a master key
+	// belongs on another disk than the vault.
+	MasterKey string
+	Log       *slog.Logger
 	// Heartbeat is how often Run marks that the vault was alive; zero means
 	// every minute.
 	Heartbeat time.Duration
 	// OpenDays is how many day databases stay open though no one uses them; zero means 8.
 	OpenDays int
 
-	files *fileOps // tests inject faults here; nil is the operating system
+	clock *clockFacts // tests whose time is not the machine's; nil is the operating system
+	files *fileOps    // tests inject faults here; nil is the operating system
 }
 
 // Store is an open vault. Its owner calls Close after Run and every other user
@@ -96,6 +107,7 @@ type Store struct {
 	root    *os.Root
 	dir     *os.File // the vault's folder, for syncfs
 	central *ledger
+	master  *age.X25519Identity
 
 	lineMu sync.Mutex // held over a change of a retention line; before mu
 
@@ -107,13 +119,19 @@ type Store struct {
 	lines     map[ordinance.Day]retentionLine // as in centralka.db
 	barred    map[ordinance.Day]bool          // kept days on which a sweep has begun
 	parts     map[ordinance.Day]*partition
-	clock     uint64 // counts uses of partitions, for the least recent
+	keys      map[ordinance.Day]*age.X25519Identity // of days that are online, as they are needed
+	uses      uint64                                // counts uses of partitions, for the least recent
+	clock     clockState
+	seen      beatSeen
 	journals  map[ID]*Journal
 	moved     map[ID]ordinance.Day // calls that changed their day since Open
 	lastSweep SweepReport
 	nextSweep time.Time
 	usage     DiskUsage
 	measured  time.Time
+
+	clockFacts clockFacts
+	confirmed  chan struct{} // an administrator confirmed the clock: Run sweeps again
 
 	sweeping sync.Mutex  // one sweep at a time
 	unsynced atomic.Bool // a journal was written since the last SyncJournals
@@ -132,15 +150,19 @@ func Open(cfg Config) (_ *Store, err error) {
 		cfg.OpenDays = 8
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Log, files: osFiles,
+		cfg: cfg, log: cfg.Log, files: osFiles, clockFacts: osClock, confirmed: make(chan struct{}, 1),
 		lines:    make(map[ordinance.Day]retentionLine),
 		barred:   make(map[ordinance.Day]bool),
 		parts:    make(map[ordinance.Day]*partition),
+		keys:     make(map[ordinance.Day]*age.X25519Identity),
 		journals: make(map[ID]*Journal),
 		moved:    make(map[ID]ordinance.Day),
 	}
 	if cfg.files != nil {
 		s.files = *cfg.files
+	}
+	if cfg.clock != nil {
+		s.clockFacts = *cfg.clock
 	}
 	defer func() {
 		if err != nil {
@@ -158,6 +180,9 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	// The names of centralka.db and days/ must be as durable as what they hold.
 	if err := s.syncDir("."); err != nil {
+		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
+	}
+	if err := s.openMaster(); err != nil {
 		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
 	if err := s.loadRetention(); err != nil {
@@ -197,7 +222,7 @@ func (s *Store) openRoot() error {
 	if s.dir, err = os.Open(filepath.Clean(s.cfg.Dir)); err != nil {
 		return err
 	}
-	return s.makeDir(daysDir)
+	return errors.Join(s.makeDir(daysDir), s.makeDir(keysDir))
 }
 
 // recoverDays finishes what the last run left. A day that resists is logged
@@ -294,19 +319,22 @@ func sweepAfter(now time.Time) time.Time {
 }
 
 // Run sweeps at once and then after each Warsaw midnight, again after a quarter
-// of an hour if something stood in the way; it checks recordings after each
-// midnight's sweep and marks every Config.Heartbeat that it is alive. It
-// returns nil when ctx ends.
+// of an hour if something stood in the way, and at once when the clock is
+// confirmed. It reconciles files and index at its start and after each
+// midnight's sweep, then checks recordings, and marks every Config.Heartbeat
+// that it is alive. It returns nil when ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	night := make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
+		s.reconcile(ctx)
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-night:
+				s.reconcile(ctx)
 				s.checkAtNight(ctx)
 			}
 		}
@@ -318,6 +346,8 @@ func (s *Store) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.confirmed:
+			due = time.Time{}
 		case <-timer.C:
 		}
 		// The wall clock decides, looked at anew with each beat: a timer alone
@@ -333,6 +363,7 @@ func (s *Store) Run(ctx context.Context) error {
 				due = now.Add(sweepRetry)
 			}
 			s.settleDays(now)
+			s.anchorAudit()
 			if !atStart {
 				select {
 				case night <- struct{}{}:
@@ -348,6 +379,18 @@ func (s *Store) Run(ctx context.Context) error {
 		s.nextSweep = due
 		s.mu.Unlock()
 		timer.Reset(max(0, min(s.cfg.Heartbeat, time.Until(due))))
+	}
+}
+
+// reconcile is Reconcile for Run.
+func (s *Store) reconcile(ctx context.Context) {
+	r, err := s.Reconcile(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("reconcile", "err", err)
+	}
+	if n := r.Unexplained(); n > 0 {
+		s.log.Error("the vault holds what its index does not explain, or lacks what it lists", "unexplained", n,
+			"missing", r.Missing, "orphans", r.Orphans, "foreign", len(r.Foreign))
 	}
 }
 

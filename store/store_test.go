@@ -23,11 +23,23 @@ func openTest(t testing.TB, cfg Config) *Store {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
+	if cfg.clock == nil {
+		cfg.clock = goodClock()
+	}
 	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// goodClock is a machine's that runs with the bubble's time, or the test's own,
+// and is synchronised.
+func goodClock() *clockFacts {
+	return &clockFacts{
+		synchronised: func() bool { return true },
+		uptime:       func() (string, time.Duration, bool) { return "boot", time.Since(time.Unix(0, 0)), true },
+	}
 }
 
 // memoryDir is a folder where an fsync costs nothing, if the machine has one:
@@ -169,6 +181,20 @@ func TestBindingsSurviveRestart(t *testing.T) {
 	must(t, err)
 	if len(all) != 1 || len(all["21"]) != 2 || all["21"][0] != b {
 		t.Errorf("bindings after restart: %+v", all)
+	}
+}
+
+func TestPhonesSurviveRestart(t *testing.T) {
+	s := openTest(t, Config{})
+	must(t, s.PutPhone("21", PhoneState{Quiet: true}))
+	must(t, s.PutPhone("21", PhoneState{Away: "break"}))
+	closeTest(t, s)
+	s = openTest(t, Config{Dir: s.cfg.Dir})
+	defer closeTest(t, s)
+	all, err := s.Phones()
+	must(t, err)
+	if len(all) != 1 || all["21"] != (PhoneState{Away: "break"}) {
+		t.Errorf("phones after restart: %+v", all)
 	}
 }
 

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"path"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -45,15 +45,22 @@ type SweepReport struct {
 	// Unexplained are the names in days/ that the retention index does not list
 	// as kept. They are never removed.
 	Unexplained []string `json:",omitempty"`
+	// Held says why the guard let nothing be removed that was due (S6-j).
+	Held string `json:",omitempty"`
 	// Err says what stood in the way, if anything did.
 	Err string `json:",omitempty"`
+	// Audit is the audit log's newest entry when the report was written.
+	Audit AuditHead `json:",omitzero"`
 }
 
 // SweptDay is a day that was removed.
 type SweptDay struct {
 	DueDay
 	Tombstones int
-	ListSHA256 string // of the tombstones' ids and hashes
+	ListSHA256 string    // of what List makes of the tombstones
+	Removed    time.Time // its absence was verified
+	Late       int       // days after the one on which it was due
+	Audit      uint64    // entry of the audit log that says so
 }
 
 // sweepScope says which of the due days a sweep takes.
@@ -65,7 +72,9 @@ const (
 )
 
 // Sweep removes every day whose last day online is over at now, and finishes
-// removals that an earlier one began. It deletes nothing else; days/ is
+// removals that an earlier one began. Days that are due and not begun stay, and
+// a *HeldError is among the errors, while the guard has a reason to doubt the
+// clock (S6-j). It deletes nothing else; days/ is
 // searched for folders that the index does not explain, which are reported.
 // now must not be in the future: nothing here deletes early (S6-c). The error
 // joins what stood in the way; what could be removed has been, and another
@@ -88,12 +97,16 @@ func (s *Store) sweep(ctx context.Context, now time.Time, scope sweepScope) (Swe
 		return report, nil
 	}
 	var errs []error
+	if held := s.guard(due); held != "" {
+		report.Held = held
+		due = slices.DeleteFunc(due, func(l retentionLine) bool { return l.State != stateDoomed })
+	}
 	for _, line := range due {
 		if err := ctx.Err(); err != nil {
 			errs = append(errs, err)
 			break
 		}
-		swept, err := s.sweepDay(line, report.Job)
+		swept, err := s.sweepDay(line, report)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("sweep day %v: %w", line.Day, err))
 			continue
@@ -113,7 +126,43 @@ func (s *Store) sweep(ctx context.Context, now time.Time, scope sweepScope) (Swe
 	if err := s.keepReport(report); err != nil {
 		errs = append(errs, fmt.Errorf("keep report of sweep %v: %w", report.Job, err))
 	}
+	if report.Held != "" {
+		errs = append(errs, &HeldError{report.Held})
+	}
 	return report, errors.Join(errs...)
+}
+
+// guard tells why the days that are due may not go, "" if they may. Removals
+// that were begun are none of its business.
+func (s *Store) guard(due []retentionLine) string {
+	if !slices.ContainsFunc(due, func(l retentionLine) bool { return l.State != stateDoomed && l.Made }) {
+		return ""
+	}
+	if err := s.beat(time.Now()); err != nil {
+		return fmt.Sprintf("the clock could not be noted: %v", err)
+	}
+	return s.SweepHeld()
+}
+
+// Protocols yields what the sweeps of the days from..to did, a day each, oldest
+// first: the data of the protocol of deletion (S6-g). A zero day leaves that
+// end open. The list of a swept day's items is Tombstones.
+func (s *Store) Protocols(from, to ordinance.Day) (list []SweepReport, err error) {
+	err = s.central.view(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketSweeps).Cursor()
+		for k, v := c.Seek([]byte(from.String())); k != nil && (to.IsZero() || string(k) <= to.String()); k, v = c.Next() {
+			var r SweepReport
+			if err := json.Unmarshal(v, &r); err != nil {
+				return fmt.Errorf("of %s: %w", k, err)
+			}
+			list = append(list, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read protocols of deletion: %w", err)
+	}
+	return list, nil
 }
 
 // LastSweep returns the report of the last sweep, zero if there was none.
@@ -130,6 +179,10 @@ func (s *Store) keepReport(r SweepReport) error {
 	var kept SweepReport
 	err := s.central.update(func(tx *bbolt.Tx) error {
 		kept = r
+		var err error
+		if kept.Audit, err = auditHead(tx); err != nil {
+			return err
+		}
 		b := tx.Bucket(bucketSweeps)
 		if text := b.Get(key); text != nil {
 			var old SweepReport
@@ -152,20 +205,30 @@ func (s *Store) keepReport(r SweepReport) error {
 
 // sweepDay removes one day. Its steps, each durable before the next:
 //
-//  1. The day is closed to readers and writers of this process.
+//  1. The day is closed to readers and writers of this process, and its line is
+//     read anew from the index.
 //  2. One transaction: the line says doomed, every item gets a tombstone
 //     without a deletion instant. From here on the day will be removed,
 //     whatever happens; its items are known though its database goes.
-//  3. The folder is removed and days/ synced.
-//  4. The folder is looked for. If it is there, the day stays doomed.
+//  3. The day's key is overwritten, unlinked and looked for, keys/ synced. From
+//     here on no copy of the day's content can be read.
+//  4. The folder is removed, days/ synced, and the folder looked for. If it is
+//     there, the day stays doomed.
 //  5. One transaction: deletion instant and verification into the tombstones,
 //     the line says gone.
 //
 // A crash before 2 leaves a day that is due; one after it a doomed day, with
 // which a later sweep goes on at 3. Tombstones are keyed by day, kind and id,
 // so nothing done twice is there twice.
-func (s *Store) sweepDay(line retentionLine, job ID) (SweptDay, error) {
-	day := line.Day
+func (s *Store) sweepDay(line retentionLine, run SweepReport) (SweptDay, error) {
+	day, job := line.Day, run.Job
+	line, err := s.listed(day)
+	if err != nil {
+		return SweptDay{}, err
+	}
+	if !line.due(run.Cutoff) {
+		return SweptDay{}, errors.New("the index does not list it as due")
+	}
 	if want := ordinance.LastDay(day); line.LastDay != want {
 		return SweptDay{}, fmt.Errorf("index says its last day is %v, the ordinance %v", line.LastDay, want)
 	}
@@ -179,6 +242,9 @@ func (s *Store) sweepDay(line retentionLine, job ID) (SweptDay, error) {
 			return SweptDay{}, fmt.Errorf("journal the intent: %w", err)
 		}
 	}
+	if err := s.destroyKey(day); err != nil {
+		return SweptDay{}, err
+	}
 	if err := s.removeTree(dayDir(day)); err != nil {
 		return SweptDay{}, err
 	}
@@ -188,7 +254,22 @@ func (s *Store) sweepDay(line retentionLine, job ID) (SweptDay, error) {
 	if _, err := s.root.Lstat(dayDir(day)); !notExist(err) {
 		return SweptDay{}, errors.Join(errors.New("its folder is still there"), err)
 	}
-	return s.bury(day, job)
+	return s.bury(day, run)
+}
+
+// listed reads a day's line from the index itself.
+func (s *Store) listed(day ordinance.Day) (line retentionLine, err error) {
+	err = s.central.view(func(tx *bbolt.Tx) error {
+		text := tx.Bucket(bucketRetention).Get([]byte(day.String()))
+		if text == nil {
+			return errNoDay
+		}
+		return json.Unmarshal(text, &line)
+	})
+	if err == nil && line.Day != day {
+		err = fmt.Errorf("its line speaks of %v", line.Day)
+	}
+	return line, err
 }
 
 // evict closes the day's database and what journals are still open. No holder
@@ -209,17 +290,39 @@ func (s *Store) doom(day ordinance.Day, job ID) error {
 	if err != nil {
 		return err
 	}
+	st := t.statistics
 	return s.changeLineWith(day, func(tx *bbolt.Tx, l *retentionLine) error {
 		l.State, l.Job = stateDoomed, job
 		l.Calls, l.Recordings, l.Bytes = t.calls(), t.recordings, t.bytes
+		if st != nil { // else what was kept when the day was settled stays
+			if err := keepStatistics(tx, day, *st); err != nil {
+				return err
+			}
+		}
 		for _, item := range items {
 			item.Created, item.LastDay, item.Job = day, l.LastDay, job
 			if err := putJSON(tx.Bucket(bucketTombstones), tombstoneKey(item), item); err != nil {
 				return err
 			}
+			if err := auditItem(tx, ActionDeletionBegun, item); err != nil {
+				return err
+			}
 		}
-		return nil
+		return appendAudit(tx, AuditEvent{
+			Action: ActionDeletionBegun, Object: DayObject(day), Outcome: Allowed,
+			Details: []AuditDetail{DetailID("job", job), DetailDay("last", l.LastDay), DetailCount("items", len(items))},
+		})
 	})
+}
+
+// auditItem notes one of the two events of an item's deletion (S6-g). What is
+// no call and no recording is counted in the event of its day.
+func auditItem(tx *bbolt.Tx, action Action, item Tombstone) error {
+	if item.Kind != KindCall && item.Kind != KindRecording {
+		return nil
+	}
+	return appendAudit(tx, AuditEvent{Action: action, Object: ObjectOf(ObjectCall, item.ID), Outcome: Allowed,
+		Details: []AuditDetail{DetailID("job", item.Job)}})
 }
 
 func tombstoneKey(t Tombstone) []byte {
@@ -242,8 +345,8 @@ func (s *Store) items(day ordinance.Day) ([]Tombstone, totals, error) {
 	}
 	err = s.walk(dayDir(day), func(name string, info fs.FileInfo) {
 		item := Tombstone{Kind: KindOther, Size: info.Size()}
-		if id, ok := fileID(path.Base(name), ".wav"); ok {
-			item.ID, item.Kind = id, KindRecording
+		if id, ok := fileID(path.Base(name), recordingExt); ok {
+			item.ID, item.Kind, item.Size = id, KindRecording, plainSize(item.Size)
 		} else if id, ok := fileID(path.Base(name), ".journal"); ok {
 			item.ID, item.Kind = id, KindJournal
 		} else if name == path.Join(dayDir(day), "day.db") {
@@ -290,6 +393,13 @@ func (s *Store) recordedItems(day ordinance.Day, add func(Tombstone)) (t totals,
 			return nil
 		}
 		t = readTotals(tx)
+		if b := tx.Bucket(bucketStatistics); b != nil {
+			if st, err := readStatistics(b); err != nil {
+				s.log.Error("statistics of a due day cannot be read; those of its settling stay", "day", day, "err", err)
+			} else {
+				t.statistics = &st
+			}
+		}
 		return calls.ForEach(func(k, v []byte) error {
 			item := Tombstone{Kind: KindCall}
 			if len(k) != len(item.ID) {
@@ -334,27 +444,44 @@ func (s *Store) walk(dir string, visit func(name string, info fs.FileInfo)) erro
 }
 
 // bury is step 5 of sweepDay.
-func (s *Store) bury(day ordinance.Day, job ID) (SweptDay, error) {
-	now := utc(time.Now())
+func (s *Store) bury(day ordinance.Day, run SweepReport) (SweptDay, error) {
+	now, job := utc(time.Now()), run.Job
 	var swept SweptDay
 	err := s.changeLineWith(day, func(tx *bbolt.Tx, l *retentionLine) error {
 		stones, err := readTombstones(tx, day)
 		if err != nil {
 			return err
 		}
-		list := sha256.New()
 		for _, t := range stones {
 			t.Deleted, t.Job, t.Verified = now, job, true
 			if err := putJSON(tx.Bucket(bucketTombstones), tombstoneKey(t), t); err != nil {
 				return err
 			}
-			fmt.Fprintf(list, "%s %v %d %s\n", t.Kind, t.ID, t.Size, t.SHA256)
+			if err := auditItem(tx, ActionDeleted, t); err != nil {
+				return err
+			}
+		}
+		list := Digest(sha256.Sum256([]byte(List(stones))))
+		err = appendAudit(tx, AuditEvent{
+			Action: ActionDeleted, Object: DayObject(day), Outcome: Allowed,
+			Details: []AuditDetail{DetailID("job", job), DetailCount("items", len(stones)), DetailDigest("list", list)},
+		})
+		if err != nil {
+			return err
+		}
+		head, err := auditHead(tx)
+		if err != nil {
+			return err
 		}
 		l.State, l.Job, l.Removed, l.Made, l.Settled = stateGone, job, now, false, false
-		l.Tombstones, l.ListSHA256 = len(stones), hex.EncodeToString(list.Sum(nil))
+		l.Tombstones, l.ListSHA256 = len(stones), list.String()
+		late := 0
+		for d := l.LastDay.Next(1); d.Compare(run.Cutoff) < 0; d = d.Next(1) {
+			late++
+		}
 		swept = SweptDay{
 			DueDay:     DueDay{Day: day, LastDay: l.LastDay, Calls: l.Calls, Recordings: l.Recordings, Bytes: l.Bytes},
-			Tombstones: l.Tombstones, ListSHA256: l.ListSHA256,
+			Tombstones: l.Tombstones, ListSHA256: l.ListSHA256, Removed: now, Late: late, Audit: head.Seq,
 		}
 		return tx.Bucket(bucketIntegrity).Delete([]byte(day.String()))
 	})
@@ -363,6 +490,16 @@ func (s *Store) bury(day ordinance.Day, job ID) (SweptDay, error) {
 	}
 	s.bar(day, false) // the line says it now
 	return swept, nil
+}
+
+// List is what the hash of a day's tombstones is of: a line for each, in the
+// order of Tombstones, with kind, id, size and SHA-256.
+func List(stones []Tombstone) string {
+	var b strings.Builder
+	for _, t := range stones {
+		fmt.Fprintf(&b, "%s %v %d %s\n", t.Kind, t.ID, t.Size, t.SHA256)
+	}
+	return b.String()
 }
 
 // Tombstones returns what is known of the items of a swept day, in the order of

@@ -86,6 +86,9 @@ func expectGone(t testing.TB, s *Store, rec CallRecord) {
 	if _, err := os.Lstat(filepath.Join(s.cfg.Dir, dayDir(rec.Day))); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("folder of %v: %v", rec.Day, err)
 	}
+	if _, err := os.Lstat(filepath.Join(s.cfg.Dir, keyPath(rec.Day))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("key of %v: %v", rec.Day, err)
+	}
 	if _, err := s.Call(rec.Day, rec.ID); !errors.Is(err, ErrGone) {
 		t.Errorf("call of %v: %v", rec.Day, err)
 	}

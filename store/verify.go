@@ -218,7 +218,7 @@ func (s *Store) dayFiles(day ordinance.Day, find func(ID, Problem, string)) (fil
 		}
 		return ids, err
 	}
-	if files, err = read(recordingsDir, ".wav"); err != nil {
+	if files, err = read(recordingsDir, recordingExt); err != nil {
 		return nil, nil, err
 	}
 	journals, err = read(journalsDir, ".journal")

@@ -31,9 +31,11 @@ var (
 	descFree       = desc("vault_free_bytes", "Room on the vault's file system.")
 	descTotal      = desc("vault_size_bytes", "Size of the vault's file system.")
 	descMismatch   = desc("vault_mismatches", "Recordings that the last integrity check found wrong.")
-	descUnknown    = desc("vault_unexplained", "Folders that the retention index does not list.")
+	descUnknown    = desc("vault_unexplained", "Files without record, records without file, and names that the index does not list.")
 	descStreams    = desc("media_streams", "Open streams.", "engine")
 	descPackets    = desc("media_packets_total", "RTP packets since the start, by what became of them.", "what")
+	descLate       = desc("media_lateness_seconds", "How late packets leave that are due by the clock, over the last seconds.", "of")
+	descMOS        = desc("leg_mos", "Estimated quality of the voice of legs that ended (ITU-T G.107), heard from the party or told by its reports.", "side")
 	descGuard      = desc("guard_total", "Datagrams since the start, by what became of them.", "what")
 	descExpiry     = desc("certificate_expiry_time_seconds", "When the certificate for SIP over TLS ends, Unix time.")
 	descConns      = desc("sip_connections", "SIP connections, by transport.", "transport")
@@ -111,10 +113,15 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(descMismatch, float64(s.Vault.Mismatches))
 	gauge(descUnknown, float64(s.Vault.Unexplained))
 	gauge(descStreams, float64(s.Media.Streams), s.Media.Engine)
-	for what, n := range map[string]uint64{
-		"received": s.Media.Received, "sent": s.Media.Sent, "foreign": s.Media.Foreign, "malformed": s.Media.Malformed, "unsent": s.Media.Unsent,
-	} {
-		count(descPackets, float64(n), what)
+	count(descPackets, float64(s.Media.Received), "received")
+	count(descPackets, float64(s.Media.Sent), "sent")
+	for cause, n := range s.Media.Dropped {
+		count(descPackets, float64(n), cause)
+	}
+	gauge(descLate, s.Media.Late.Seconds(), "mean")
+	gauge(descLate, s.Media.LateMax.Seconds(), "max")
+	for side, mos := range map[string]MOS{"heard": s.Media.Heard, "told": s.Media.Told} {
+		out <- prometheus.MustNewConstHistogram(descMOS, mos.N, mos.Sum, mos.AtMost, side)
 	}
 	for what, n := range s.Guard {
 		count(descGuard, float64(n), what)

@@ -52,6 +52,14 @@ type Call struct {
 	Extension string    `json:"extension,omitempty"`
 	Recorded  bool      `json:"recorded"`
 	Held      bool      `json:"held"`
+	MOS       float64   `json:"mos"` // worst estimate of what is heard of a party; 0: unknown
+	Voices    []Voice   `json:"voices"`
+}
+
+// Voice is how one party of a call speaks.
+type Voice struct {
+	Party string `json:"party"`          // the trunk or the extension
+	SRTP  string `json:"srtp,omitempty"` // the suite; empty: in the clear
 }
 
 // Trunk is a line to a carrier.
@@ -120,7 +128,9 @@ type Vault struct {
 	LastSweep    time.Time `json:"last_sweep,omitzero"`
 	SweptDays    int       `json:"swept_days"`
 	SweepErr     string    `json:"sweep_error,omitempty"`
-	Unexplained  int       `json:"unexplained"`
+	SweepHeld    string    `json:"sweep_held,omitempty"`
+	Unexplained  int       `json:"unexplained"` // files without record, records without file, foreign names
+	Reconciled   time.Time `json:"reconciled,omitzero"`
 	LastVerified time.Time `json:"last_verified,omitzero"`
 	Verified     int       `json:"verified"`
 	Mismatches   int       `json:"mismatches"`
@@ -138,13 +148,36 @@ type Announced struct {
 
 // Media is the packet engine.
 type Media struct {
-	Engine    string `json:"engine"`
-	Streams   int    `json:"streams"`
-	Ports     int    `json:"ports"`
-	Draining  int    `json:"draining"`
-	Received  uint64 `json:"received"`
-	Sent      uint64 `json:"sent"`
-	Foreign   uint64 `json:"foreign"`
-	Malformed uint64 `json:"malformed"`
-	Unsent    uint64 `json:"unsent"`
+	Engine   string `json:"engine"`
+	Streams  int    `json:"streams"`
+	Ports    int    `json:"ports"`
+	Draining int    `json:"draining"`
+	Received uint64 `json:"received"`
+	Sent     uint64 `json:"sent"`
+	// Dropped counts packets that were not handed on, by cause (media.Drops).
+	Dropped map[string]uint64 `json:"dropped"`
+	// Late is how late packets leave that are due by the clock: mean and most of the
+	// last seconds.
+	Late    time.Duration `json:"late_mean_ns"`
+	LateMax time.Duration `json:"late_max_ns"`
+	// Heard and Told are the estimated quality of voice from and to the parties of
+	// calls that have ended.
+	Heard MOS `json:"mos_heard"`
+	Told  MOS `json:"mos_told"`
+}
+
+// MOS is a histogram of estimated mean opinion scores, 1 to 4.4.
+type MOS struct {
+	N   uint64  `json:"count"`
+	Sum float64 `json:"sum"`
+	// AtMost counts the estimates that are not above a bound.
+	AtMost map[float64]uint64 `json:"-"`
+}
+
+// Mean is the mean estimate.
+func (m MOS) Mean() float64 {
+	if m.N == 0 {
+		return 0
+	}
+	return m.Sum / float64(m.N)
 }

@@ -184,12 +184,15 @@ var statusFuncs = template.FuncMap{
 		}
 		return reason
 	},
-	"strata":   polish(map[string]string{"ring": "pakiety, bufor pełny", "disk": "pakiety, dysk odmówił zapisu"}),
-	"faza":     polish(map[string]string{"setup": "zestawianie", "announcement": "komunikat", "queue": "kolejka", "ringing": "dzwoni u pracownika", "talking": "rozmowa", "closing message": "komunikat końcowy", "ending": "kończy się"}),
-	"kierunek": polish(map[string]string{"incoming": "przychodzące", "outgoing": "wychodzące", "internal": "wewnętrzne"}),
-	"agent":    polish(map[string]string{"away": "nieobecny", "ready": "gotowy", "offered": "dzwoni", "talking": "rozmawia", "wrap-up": "po rozmowie"}),
-	"powod":    polish(map[string]string{"unregistered": "telefon niezarejestrowany", "unanswered": "nie odbierał połączeń", "new": "nie zalogował się", "said": "na własne życzenie", "break": "przerwa", "meeting": "spotkanie", "training": "szkolenie", "pause": "pauza"}),
-	"wynik":    polish(map[string]string{"ok": "kompletne", "degraded": "niepełne", "failed": "brak nagrania – awaria", "none": "nienagrywane"}),
+	"milisekundy": func(d time.Duration) string { return decimal(float64(d)/float64(time.Millisecond)) + " ms" },
+	"ocena":       decimal,
+	"odrzut":      polish(map[string]string{"foreign": "obce", "malformed": "błędne", "unheard": "w czasie zawieszenia", "unclaimed": "przed połączeniem", "omitted": "cisza i klawisze", "overtaken": "zbyt późne", "unsent": "niewysłane", "forged": "podrobione (SRTP)", "replayed": "powtórzone (SRTP)"}),
+	"strata":      polish(map[string]string{"ring": "pakiety, bufor pełny", "disk": "pakiety, dysk odmówił zapisu"}),
+	"faza":        polish(map[string]string{"setup": "zestawianie", "announcement": "komunikat", "queue": "kolejka", "ringing": "dzwoni u pracownika", "talking": "rozmowa", "closing message": "komunikat końcowy", "ending": "kończy się"}),
+	"kierunek":    polish(map[string]string{"incoming": "przychodzące", "outgoing": "wychodzące", "internal": "wewnętrzne"}),
+	"agent":       polish(map[string]string{"away": "nieobecny", "ready": "gotowy", "offered": "dzwoni", "talking": "rozmawia", "wrap-up": "po rozmowie"}),
+	"powod":       polish(map[string]string{"unregistered": "telefon niezarejestrowany", "unanswered": "nie odbierał połączeń", "new": "nie zalogował się", "said": "na własne życzenie", "break": "przerwa", "meeting": "spotkanie", "training": "szkolenie", "pause": "pauza"}),
+	"wynik":       polish(map[string]string{"ok": "kompletne", "degraded": "niepełne", "failed": "brak nagrania – awaria", "none": "nienagrywane"}),
 	"przyczyna": polish(map[string]string{
 		"caller_hung_up": "rozłączył się dzwoniący", "called_hung_up": "rozłączył się odbierający",
 		"hung_up_in_announcement": "rozłączono w trakcie komunikatu", "abandoned": "porzucone w kolejce", "cancelled": "anulowane przed odebraniem",
@@ -239,3 +242,6 @@ func bytesText(n int64) string {
 	}
 	return strings.Replace(s, ".", ",", 1) + " " + units[i]
 }
+
+// decimal writes a figure with one decimal, as Polish does.
+func decimal(f float64) string { return strings.Replace(fmt.Sprintf("%.1f", f), ".", ",", 1) }

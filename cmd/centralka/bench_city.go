@@ -85,6 +85,8 @@ func benchFreeUDP(a netip.Addr) (netip.AddrPort, error) {
 
 func (c *benchCity) vault() string { return filepath.Join(c.dir, "vault") }
 
+func (c *benchCity) masterKey() string { return filepath.Join(c.dir, "master.key") }
+
 func benchExtension(i int) string { return strconv.Itoa(1000 + i) }
 func benchCaller(i int) string    { return fmt.Sprintf("+48600%06d", i) }
 
@@ -105,7 +107,7 @@ const benchDialled = "+48914245000"
 func (c *benchCity) configure() (string, error) {
 	tone := benchTone(time.Second)
 	var b, s strings.Builder
-	fmt.Fprintf(&b, "[vault]\ndir = %q\n\n", c.vault())
+	fmt.Fprintf(&b, "[vault]\ndir = %q\nmaster_key = %q\n\n", c.vault(), c.masterKey())
 	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://%v\"]\n\n", c.sip)
 	fmt.Fprintf(&b, "[rtp]\nports = \"20000-29999\"\n\n")
 	fmt.Fprintf(&b, "[[trunk]]\nname = \"carrier\"\nserver = %q\nfrom = [%q]\ncaller_number = %q\nmax_calls = %d\n\n", c.trunk, c.trunk, benchDialled, c.calls+1)

@@ -44,7 +44,7 @@ type benchRecordings struct {
 // checkRecordings opens the vault, which the switch has left, and looks for
 // every frame that was sent.
 func (c *benchCity) checkRecordings() (r benchRecordings, err error) {
-	vault, err := store.Open(store.Config{Dir: c.vault()})
+	vault, err := store.Open(store.Config{Dir: c.vault(), MasterKey: c.masterKey()})
 	if err != nil {
 		return r, err
 	}

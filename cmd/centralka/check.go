@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"centralka/ordinance"
+	"centralka/store"
 )
 
 // runCheck is the command check: everything that can be known before serving.
@@ -74,6 +75,7 @@ func checkFiles(path string, cfg Config) error {
 	} else if !errors.Is(err, os.ErrNotExist) { // serve makes it
 		bad("vault.dir", err)
 	}
+	bad("vault.master_key", store.CheckMasterKey(cfg.Vault.openConfig(nil).MasterKey))
 	return joinFaults(faults)
 }
 

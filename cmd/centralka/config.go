@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"centralka/desk"
 	"centralka/pbx"
+	"centralka/store"
 )
 
 // Config is the configuration file, whole. Its comments, and those of the
@@ -54,8 +56,10 @@ type Config struct {
 type VaultConfig struct {
 	// Folder of calls and recordings, on a disk of this machine.
 	Dir string `toml:"dir"`
-	// File with the key to which the keys of the days are sealed. It has no effect
-	// before the vault is sealed, which comes with a later version.
+	// File with the key to which the keys of the days are sealed: an age identity,
+	// readable by its owner alone. Without it nothing in the vault can be read, so
+	// keep a copy in a safe. If there is none when an empty vault is first opened, it
+	// is made. A credential of systemd by the name of master.key comes before it.
 	MasterKey string `toml:"master_key"`
 	// What happens to calls when nothing can be recorded: "continue" without
 	// recording and with an alarm, or "refuse" them.
@@ -99,6 +103,26 @@ func DefaultConfig() Config {
 		Web:          WebConfig{Public: "127.0.0.1:8080", Staff: "127.0.0.1:8081", Status: "127.0.0.1:8082"},
 		Secrets:      SecretsConfig{File: "/etc/centralka/secrets.toml"},
 	}
+}
+
+// masterKeyCredential is the name of the master key among systemd's
+// credentials.
+const masterKeyCredential = "master.key"
+
+// openConfig is how the vault of a configuration is opened.
+func (c VaultConfig) openConfig(log *slog.Logger) store.Config {
+	key := c.MasterKey
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		if name := filepath.Join(dir, masterKeyCredential); fileExists(name) {
+			key = name
+		}
+	}
+	return store.Config{Dir: c.Dir, MasterKey: key, Log: log}
+}
+
+func fileExists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 // elementDefaults are the defaults of sections that may be there several times.
@@ -257,6 +281,11 @@ func (c *Config) readSecrets() (*tomlFile, error) {
 func (c *Config) validate(bad, warn func(key, format string, args ...any)) {
 	if c.Vault.Dir == "" {
 		bad("vault.dir", "is missing")
+	}
+	if c.Vault.MasterKey == "" {
+		bad("vault.master_key", "is missing: it opens the vault")
+	} else if inside, err := filepath.Rel(c.Vault.Dir, c.Vault.MasterKey); err == nil && filepath.IsLocal(inside) {
+		bad("vault.master_key", "%s is in the vault that it opens: whoever gets the one gets the other", c.Vault.MasterKey)
 	}
 	if f := c.Vault.RecordingFailure; f != "continue" && f != "refuse" {
 		bad("vault.recording_failure", "%q is not known: continue or refuse", f)

@@ -68,6 +68,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"half a certificate", "[sip]", "[web]\nkey = \"key.pem\"\n[sip]", []string{"centralka.toml:1: web.certificate: web.certificate and web.key"}},
 		{"recording", "[sip]", "[vault]\nrecording_failure = \"stop\"\n[sip]", []string{"centralka.toml:2: vault.recording_failure: \"stop\" is not known"}},
 		{"no vault", "[sip]", "[vault]\ndir = \"\"\n[sip]", []string{"centralka.toml:2: vault.dir: is missing"}},
+		{"no master key", "[sip]", "[vault]\nmaster_key = \"\"\n[sip]", []string{"centralka.toml:2: vault.master_key: is missing"}},
+		{"master key inside", "[sip]", "[vault]\ndir = \"/srv/vault\"\nmaster_key = \"/srv/vault/keys/master.key\"\n[sip]", []string{"centralka.toml:3: vault.master_key: /srv/vault/keys/master.key is in the vault"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			text := strings.Replace(goodConfig, tc.old, tc.new, 1)

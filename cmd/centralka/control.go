@@ -63,6 +63,7 @@ func listenControl(dir string, s *store.Store, log *slog.Logger) (*control, erro
 	c := &control{store: s, log: log, ln: ln, stop: stop}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /retention/preview", c.counted(c.servePreview))
+	mux.HandleFunc("POST /retention/confirm", c.counted(c.serveConfirm))
 	mux.HandleFunc("POST /verify", c.counted(c.serveVerify))
 	c.srv = &http.Server{
 		Handler:           mux,
@@ -117,7 +118,28 @@ func (c *control) servePreview(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (c *control) serveConfirm(w http.ResponseWriter, r *http.Request) {
+	confirmed, err := c.store.ConfirmClock(r.URL.Query().Get("by"), r.URL.Query().Get("reason"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(confirmed); err != nil {
+		c.log.Warn("control socket: answer cut off", "err", err)
+	}
+}
+
 func (c *control) serveVerify(w http.ResponseWriter, r *http.Request) {
+	var known []store.AuditHead
+	for _, text := range r.URL.Query()["head"] {
+		h, err := store.ParseAuditHead(text)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		known = append(known, h)
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out, flush := json.NewEncoder(w), http.NewResponseController(w)
 	ctx, cancel := context.WithCancel(r.Context())
@@ -132,7 +154,7 @@ func (c *control) serveVerify(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	var last time.Time
-	report, err := checkRecordings(ctx, c.store, func(done, total int) {
+	report, err := checkVault(ctx, c.store, known, func(done, total int) {
 		if time.Since(last) >= progressEvery {
 			last = time.Now()
 			send(checkStep{Done: done, Total: total})

@@ -48,15 +48,30 @@ func TestCommandsReachTheVault(t *testing.T) {
 		"         day    last day  calls  recordings    size\n" +
 		"  2026-05-20  2026-11-20      1           1  1.0 MB\n" +
 		"      1 days                  1           1  1.0 MB\n"
+	if err := s.Audit(store.AuditEvent{Action: store.ActionLogin, Outcome: store.Denied}); err != nil {
+		t.Fatal(err)
+	}
+	head, err := s.AuditHead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := fmt.Sprintf("2 recordings checked, 1 entries of the audit log followed, 0 findings\naudit head %v\n", head)
 	questions := func(state string) {
 		t.Helper()
+		if code, out, errors := call(t, "verify", "--dir", dir, "--audit-head", head.String()); code != 0 || out != whole {
+			t.Errorf("%s: verify with the head: %d\n%s%s", state, code, out, errors)
+		}
+		other := store.AuditHead{Seq: 1, Hash: store.Digest{1}}
+		if code, out, _ := call(t, "verify", "--dir", dir, "--audit-head", other.String()); code != 1 || !strings.Contains(out, "audit log: entry 1 is not the one") {
+			t.Errorf("%s: verify with a head of another log: %d\n%s", state, code, out)
+		}
 		if code, out, errors := call(t, "retention", "preview", "--dir", dir, "--as-of", "2026-11-21"); code != 0 || out != preview {
 			t.Errorf("%s: preview: %d\n%s%s\nwant\n%s", state, code, out, errors, preview)
 		}
 		if code, out, _ := call(t, "retention", "preview", "--dir", dir, "--as-of", "2026-11-20"); code != 0 || out != "The sweep of 2026-11-20 removes nothing.\n" {
 			t.Errorf("%s: preview of the last day: %d %s", state, code, out)
 		}
-		if code, out, errors := call(t, "verify", "--dir", dir); code != 0 || out != "2 recordings checked, 0 findings\n" {
+		if code, out, errors := call(t, "verify", "--dir", dir); code != 0 || out != whole {
 			t.Errorf("%s: verify: %d\n%s%s", state, code, out, errors)
 		}
 	}
@@ -101,7 +116,7 @@ func TestVerifyReportsWhatIsWrong(t *testing.T) {
 	dir, s := vaultWith(t, ordinance.Day{Year: 2026, Month: 6, Date: 20})
 	var damaged string
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".wav") {
+		if err == nil && strings.HasSuffix(path, ".wav.age") {
 			damaged = path
 		}
 		return err
@@ -124,11 +139,11 @@ func TestVerifyReportsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	go c.serve() // its result is looked at in the test above
-	id := strings.TrimSuffix(filepath.Base(damaged), ".wav")
+	id := strings.TrimSuffix(filepath.Base(damaged), ".wav.age")
 	want := func(state string) {
 		t.Helper()
 		code, out, errors := call(t, "verify", "--dir", dir)
-		if code != 1 || !strings.Contains(out, "2026-06-20 "+id) || !strings.Contains(out, "1 recordings checked, 1 findings") {
+		if code != 1 || !strings.Contains(out, "2026-06-20 "+id) || !strings.Contains(out, "1 recordings checked, 0 entries of the audit log followed, 1 findings") {
 			t.Errorf("%s: %d\n%s%s", state, code, out, errors)
 		}
 	}
@@ -167,5 +182,41 @@ func TestProgress(t *testing.T) {
 	p.end()
 	if want := fmt.Sprintf("\r[%s%s] 5 of 10 (50 %%)\r\033[K", strings.Repeat("#", 15), strings.Repeat(".", 15)); b.String() != want {
 		t.Errorf("terminal: %q", b.String())
+	}
+}
+
+// TestConfirmReachesTheVault: a sweep that is held goes on when an administrator
+// confirms through the running serve; there is nothing to confirm if none is
+// held.
+func TestConfirmReachesTheVault(t *testing.T) {
+	dir, s := vaultWith(t, ordinance.DayOf(time.Now()).Next(-300))
+	c, err := listenControl(dir, s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- c.serve() }()
+	held := s.SweepHeld() // a machine of tests may be synchronised or not
+	code, out, errors := call(t, "retention", "confirm", "--dir", dir, "--reason", "compared with the clock of the town hall")
+	if held == "" && (code != 1 || !strings.Contains(errors, "no sweep is held")) {
+		t.Errorf("nothing is held: %d %s%s", code, out, errors)
+	}
+	if held != "" && (code != 0 || !strings.Contains(out, "Confirmed by ") || !strings.Contains(out, held)) {
+		t.Errorf("%s: %d %s%s", held, code, out, errors)
+	}
+	if held := s.SweepHeld(); held != "" {
+		t.Errorf("still held: %s", held)
+	}
+	if report, err := s.Sweep(t.Context(), time.Now()); err != nil || len(report.Days) != 1 {
+		t.Errorf("sweep: %+v, %v", report, err)
+	}
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -131,7 +131,7 @@ func demoFolder(o demoOptions) (dir string, remove func() error, err error) {
 		if o.keep {
 			return nil
 		}
-		if err := os.RemoveAll(dir); err != nil {
+		if err := errors.Join(os.RemoveAll(dir), os.RemoveAll(demoKey(dir))); err != nil {
 			return fmt.Errorf("remove the data folder: %w", err)
 		}
 		return nil

@@ -323,7 +323,7 @@ func (x *inspection) whole(ctx context.Context, pages []page) {
 			want++
 		}
 	}
-	report, err := checkRecordings(ctx, x.c.sys.store, nil)
+	report, err := checkVault(ctx, x.c.sys.store, nil, nil)
 	why := fmt.Sprintf("%s hashed again", counted(report.Recordings, "recording"))
 	if err != nil {
 		why = err.Error()

@@ -177,10 +177,14 @@ func (c *city) openPeers() (passwords map[string]string, err error) {
 	return passwords, nil
 }
 
+// demoKey is the master key of a demonstration's vault, where commands with
+// --dir look for it.
+func demoKey(vault string) string { return filepath.Clean(vault) + ".key" }
+
 // demoConfig is what the file of a small centre would say.
 func demoConfig(sip, carrier netip.AddrPort, vault, status string, passwords map[string]string) Config {
 	cfg := DefaultConfig()
-	cfg.Vault.Dir = vault
+	cfg.Vault.Dir, cfg.Vault.MasterKey = vault, demoKey(vault)
 	cfg.Web = WebConfig{Status: status}
 	cfg.SIP.Listen = []pbx.Listener{{Transport: "udp", Addr: sip}}
 	trunk := pbx.DefaultTrunk()

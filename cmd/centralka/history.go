@@ -151,7 +151,7 @@ func fillDay(st *store.Store, at time.Time) (made int, err error) {
 		return made, err
 	}
 	rec = base(store.Incoming, store.CauseAnnouncementHangup)
-	rec.Caller, rec.Called = known(3), "+48914245000"
+	rec.Caller, rec.Called, rec.Queue = known(3), "+48914245000", "cim"
 	if err := plain(rec); err != nil {
 		return made, err
 	}

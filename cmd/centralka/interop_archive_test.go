@@ -83,7 +83,7 @@ func (r *rig) open() *keptCalls {
 	default:
 		r.stop()
 	}
-	s, err := store.Open(store.Config{Dir: r.vault(), Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(store.Config{Dir: r.vault(), MasterKey: r.masterKey(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		r.t.Fatalf("open the vault: %v", err)
 	}

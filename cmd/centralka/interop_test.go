@@ -226,7 +226,8 @@ func (r *rig) addr(host int) string { return fmt.Sprint(r.net, host) }
 // sip is where the switch listens.
 func (r *rig) sip() string { return r.addr(1) + ":5060" }
 
-func (r *rig) vault() string { return filepath.Join(r.dir, "vault") }
+func (r *rig) vault() string     { return filepath.Join(r.dir, "vault") }
+func (r *rig) masterKey() string { return filepath.Join(r.dir, "master.key") }
 
 // configure writes the configuration and the secrets and returns the former's
 // path.
@@ -243,7 +244,7 @@ func (r *rig) configure() string {
 	}
 	fmt.Fprintf(&secrets, "[trunk]\noperator = %q\n", trunkSecret)
 
-	fmt.Fprintf(&c, "[vault]\ndir = %q\nmaster_key = %q\n", r.vault(), filepath.Join(r.dir, "master.key"))
+	fmt.Fprintf(&c, "[vault]\ndir = %q\nmaster_key = %q\n", r.vault(), r.masterKey())
 	fmt.Fprintf(&c, "[sip]\nlisten = [%q, %q]\noptions_interval = \"0\"\n", "udp://"+r.sip(), "tcp://"+r.sip())
 	fmt.Fprintf(&c, "[rtp]\nports = \"20000-20199\"\n")
 	fmt.Fprintf(&c, "[[trunk]]\nname = \"operator\"\nserver = %q\nfrom = [%s]\nuser = \"szczecin\"\ncaller_number = %q\n",

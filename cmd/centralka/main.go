@@ -42,7 +42,8 @@ func commands() []command {
 		{"demo", "run the switch with a simulated carrier and phones", runDemo},
 		{"check", "check a configuration and show the values in effect", runCheck},
 		{"retention preview", "list what the sweep of a day will remove", runPreview},
-		{"verify", "hash every recording again and compare it with its record", runVerify},
+		{"retention confirm", "confirm the clock for which a sweep is held", runConfirm},
+		{"verify", "hash every recording again, follow the audit log", runVerify},
 		{"bench", "measure the switch on this machine under recorded calls", runBench},
 		{"version", "say which version this is", runVersion},
 	}

@@ -32,7 +32,7 @@ func TestUsage(t *testing.T) {
 		{"help", 0, "retention preview", ""},
 		{"--help", 0, "hash every recording", ""},
 		{"sevre", 2, "", `there is no command "sevre"`},
-		{"retention", 2, "", "say what of retention: centralka retention preview"},
+		{"retention", 2, "", "say what of retention: centralka retention preview, centralka retention confirm"},
 		{"retention sweep", 2, "", "say what of retention"},
 		{"version", 0, "centralka ", ""},
 		{"version now", 2, "", `"now" is no flag`},
@@ -40,6 +40,7 @@ func TestUsage(t *testing.T) {
 		{"check -konfig x", 2, "", "flag provided but not defined"},
 		{"serve -konfig x", 2, "", "flag provided but not defined"},
 		{"check -config /nonexistent/centralka.toml", 1, "", "read the configuration: open /nonexistent"},
+		{"retention confirm", 2, "", "-reason is missing"},
 		{"retention preview -as-of 2026-02-30", 2, "", "is not a day"},
 		{"verify -dir /nonexistent", 1, "", "there is no vault in /nonexistent"},
 	} {

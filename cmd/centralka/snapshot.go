@@ -29,11 +29,12 @@ const (
 
 // slowFacts are what takes a look at the disk; they are asked for seldom.
 type slowFacts struct {
-	disk      store.DiskUsage
-	incidents int
-	latest    []web.Incident // newest first
-	verify    verifyFacts
-	err       error
+	disk       store.DiskUsage
+	incidents  int
+	latest     []web.Incident // newest first
+	verify     verifyFacts
+	reconciled store.Reconciliation
+	err        error
 }
 
 // verifyFacts sum up the newest integrity checks of all days.
@@ -75,6 +76,9 @@ func (s *system) watch(done <-chan struct{}) {
 				f.verify.at = c.Checked
 			}
 		}
+		if f.reconciled, err = s.store.Reconciled(); err != nil {
+			f.err = err
+		}
 		s.slow.Store(&f)
 		select {
 		case <-done:
@@ -102,12 +106,13 @@ func (s *system) snapshot() web.Snapshot {
 		},
 		Vault: web.Vault{
 			Free: int64(slow.disk.Free), Total: int64(slow.disk.Total), DaysLeft: slow.disk.DaysLeft,
-			NextSweep: s.store.NextSweep(), LastSweep: sweep.Ended, SweepErr: sweep.Err, SweptDays: len(sweep.Days), Unexplained: len(sweep.Unexplained),
+			NextSweep: s.store.NextSweep(), LastSweep: sweep.Ended, SweepErr: sweep.Err, SweptDays: len(sweep.Days), Unexplained: slow.reconciled.Unexplained(), Reconciled: slow.reconciled.At, SweepHeld: sweep.Held,
 			LastVerified: slow.verify.at, Verified: slow.verify.checked, Mismatches: slow.verify.bad,
 		},
 		Media: web.Media{
 			Engine: sw.Engine.Kind, Streams: sw.Engine.Streams, Ports: sw.Engine.Ports, Draining: sw.Engine.Draining,
-			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Foreign: sw.Engine.Foreign, Malformed: sw.Engine.Malformed, Unsent: sw.Engine.Unsent,
+			Received: sw.Engine.Received, Sent: sw.Engine.Sent, Dropped: sw.Engine.Drops.ByCause(),
+			Late: sw.Lateness.Mean, LateMax: sw.Lateness.Max, Heard: mosOf(sw.Heard), Told: mosOf(sw.Told),
 		},
 	}
 	out.Certificate, out.Connections = sw.Certificate.Until, sw.Streams
@@ -121,9 +126,14 @@ func (s *system) snapshot() web.Snapshot {
 		out.Recorder.Outcomes[string(o)] = n
 	}
 	for _, c := range sw.Calls {
+		voices := make([]web.Voice, 0, len(c.Voices))
+		for _, v := range c.Voices {
+			voices = append(voices, web.Voice(v))
+		}
 		out.Calls = append(out.Calls, web.Call{
 			ID: c.ID.String()[:8], Direction: string(c.Direction), Phase: c.Phase, Began: c.Began, Since: c.Since,
-			Trunk: c.Trunk, Queue: c.Queue, Extension: c.Extension, Recorded: c.Recorded, Held: c.Held,
+			Trunk: c.Trunk, Queue: c.Queue, Extension: c.Extension, Recorded: c.Recorded, Held: c.Held, MOS: c.MOS,
+			Voices: voices,
 		})
 	}
 	for _, t := range sw.Trunks {
@@ -139,6 +149,14 @@ func (s *system) snapshot() web.Snapshot {
 		out.Agents = append(out.Agents, agentStatus(a))
 	}
 	out.Alarms = alarms(out, sw, rec.Alarm, slow)
+	return out
+}
+
+func mosOf(m pbx.MOSCounts) web.MOS {
+	out := web.MOS{N: m.N, Sum: m.Sum, AtMost: map[float64]uint64{}}
+	for i, bound := range pbx.MOSBounds {
+		out.AtMost[bound] = m.AtMost[i]
+	}
 	return out
 }
 
@@ -173,11 +191,15 @@ func alarms(s web.Snapshot, sw pbx.Status, recorder bool, slow *slowFacts) []web
 	for _, t := range s.Trunks {
 		raise(!t.Up, "trunk-down", "Łącze %s nie odpowiada", t.Name)
 	}
+	raise(sw.TooLate, "overload", "Głos wychodzi z opóźnieniem średnio %d ms; nowe połączenia są odrzucane", s.Media.Late.Milliseconds())
 	raise(slow.err != nil, "disk-unreadable", "Nie można odczytać stanu dysku: %v", slow.err)
 	raise(slow.disk.DaysLeft >= 0 && slow.disk.DaysLeft < lowDaysLeft, "disk-low", "Miejsca na nagrania wystarczy na %d dni", slow.disk.DaysLeft)
 	raise(slow.disk.Total > 0 && float64(slow.disk.Free) < lowFreeRatio*float64(slow.disk.Total), "disk-low", "Na dysku zostało mniej niż 5 %% miejsca")
 	raise(s.Vault.SweepErr != "", "sweep-failed", "Usuwanie po upływie terminu nie powiodło się: %s", s.Vault.SweepErr)
-	raise(s.Vault.Unexplained > 0, "unexplained-folders", "Katalogi spoza indeksu przechowywania: %d", s.Vault.Unexplained)
+	raise(s.Vault.SweepHeld != "", "sweep-held", "Usuwanie po upływie terminu wstrzymane, zegar budzi wątpliwości: %s", s.Vault.SweepHeld)
+	raise(s.Vault.Unexplained > 0, "unexplained", "Rozbieżności między plikami a indeksem: %d (brakuje %d, osieroconych %d, obcych %d)",
+		s.Vault.Unexplained, slow.reconciled.Missing, slow.reconciled.Orphans, len(slow.reconciled.Foreign))
+	raise(slow.reconciled.Err != "", "disk-unreadable", "Uzgodnienie plików z indeksem nie powiodło się: %s", slow.reconciled.Err)
 	raise(s.Vault.Mismatches > 0, "integrity", "Nagrania niezgodne z zapisem: %d", s.Vault.Mismatches)
 	raise(s.Panics > 0, "internal-errors", "Połączenia zakończone błędem wewnętrznym: %d", s.Panics)
 	return out

@@ -49,7 +49,7 @@ func newSystem(cfg Config, log *slog.Logger) (_ *system, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.store, err = store.Open(store.Config{Dir: cfg.Vault.Dir, Log: log}); err != nil {
+	if s.store, err = store.Open(cfg.Vault.openConfig(log)); err != nil {
 		return nil, err
 	}
 	s.recorder = recorder.New(recorder.Config{Store: s.store, Log: log})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,18 +24,29 @@ import (
 	"centralka/store"
 )
 
-// checkReport is what the check of all recordings found.
+// checkReport is what the check of all recordings and of the audit log found.
 type checkReport struct {
-	Recordings int      `json:"recordings"`
-	Findings   []string `json:"findings"` // one line each
+	Recordings int             `json:"recordings"`
+	Events     uint64          `json:"events"` // entries of the audit log
+	Head       store.AuditHead `json:"head"`
+	Findings   []string        `json:"findings"` // one line each
 }
 
-func checkRecordings(ctx context.Context, s *store.Store, progress func(done, total int)) (checkReport, error) {
+// checkVault hashes every recording and follows the audit log, which must hold
+// the known heads.
+func checkVault(ctx context.Context, s *store.Store, known []store.AuditHead, progress func(done, total int)) (checkReport, error) {
 	r, err := s.Verify(ctx, progress)
 	if err != nil {
 		return checkReport{}, err
 	}
-	report := checkReport{Recordings: r.Recordings}
+	log, err := s.VerifyAudit(ctx, known, nil)
+	if err != nil {
+		return checkReport{}, err
+	}
+	report := checkReport{Recordings: r.Recordings, Events: log.Events, Head: log.Head}
+	if log.Fault != "" {
+		report.Findings = append(report.Findings, "audit log: "+log.Fault)
+	}
 	for _, f := range r.Findings {
 		line := fmt.Sprintf("%v %v: %s", f.Day, f.ID, f.Problem)
 		if f.Detail != "" {
@@ -48,12 +61,15 @@ func checkRecordings(ctx context.Context, s *store.Store, progress func(done, to
 // socket of a running serve, or by themselves.
 type archive interface {
 	preview(ctx context.Context, asOf ordinance.Day) ([]store.DueDay, error)
-	check(ctx context.Context, progress func(done, total int)) (checkReport, error)
+	// confirm lets a sweep that is held for its clock go on.
+	confirm(ctx context.Context, by, reason string) (store.Confirmation, error)
+	check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error)
 	close() error
 }
 
-// openVault reaches the vault in dir.
-func openVault(dir string) (archive, error) {
+// openVault reaches a vault.
+func openVault(cfg store.Config) (archive, error) {
+	dir := cfg.Dir
 	if _, err := os.Stat(filepath.Join(dir, "centralka.db")); err != nil {
 		return nil, fmt.Errorf("there is no vault in %s: %w", dir, err)
 	}
@@ -65,7 +81,7 @@ func openVault(dir string) (archive, error) {
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("ask the running centralka: %w", err)
 	}
-	s, err := store.Open(store.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +95,12 @@ func (v localVault) preview(_ context.Context, asOf ordinance.Day) ([]store.DueD
 	return v.store.Preview(asOf)
 }
 
-func (v localVault) check(ctx context.Context, progress func(done, total int)) (checkReport, error) {
-	return checkRecordings(ctx, v.store, progress)
+func (v localVault) confirm(_ context.Context, by, reason string) (store.Confirmation, error) {
+	return v.store.ConfirmClock(by, reason)
+}
+
+func (v localVault) check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error) {
+	return checkVault(ctx, v.store, known, progress)
 }
 
 func (v localVault) close() error { return v.store.Close() }
@@ -125,8 +145,25 @@ func (v remoteVault) preview(ctx context.Context, asOf ordinance.Day) ([]store.D
 	return due, nil
 }
 
-func (v remoteVault) check(ctx context.Context, progress func(done, total int)) (checkReport, error) {
-	body, err := v.ask(ctx, http.MethodPost, "/verify")
+func (v remoteVault) confirm(ctx context.Context, by, reason string) (c store.Confirmation, err error) {
+	form := url.Values{"by": {by}, "reason": {reason}}
+	body, err := v.ask(ctx, http.MethodPost, "/retention/confirm?"+form.Encode())
+	if err != nil {
+		return c, err
+	}
+	defer body.Close() // only read
+	if err := json.NewDecoder(body).Decode(&c); err != nil {
+		return c, fmt.Errorf("ask the running centralka: %w", err)
+	}
+	return c, nil
+}
+
+func (v remoteVault) check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error) {
+	query := url.Values{}
+	for _, h := range known {
+		query.Add("head", h.String())
+	}
+	body, err := v.ask(ctx, http.MethodPost, "/verify?"+query.Encode())
 	if err != nil {
 		return checkReport{}, err
 	}
@@ -150,19 +187,37 @@ func (v remoteVault) close() error {
 	return nil
 }
 
+// vaultFlags are the flags by which a command finds the vault.
+type vaultFlags struct{ config, dir, key *string }
+
+func addVaultFlags(fs *flag.FlagSet) vaultFlags {
+	return vaultFlags{
+		config: fs.String("config", defaultConfigPath, "configuration `file`"),
+		dir:    fs.String("dir", "", "the vault's `folder`, instead of the configuration's"),
+		key:    fs.String("master-key", "", "with -dir: the master key's `file`; DIR.key if it is not given"),
+	}
+}
+
+// find tells which vault the flags name.
+func (f vaultFlags) find() (store.Config, error) {
+	log := slog.New(slog.DiscardHandler)
+	if *f.dir != "" {
+		return store.Config{Dir: *f.dir, MasterKey: *f.key, Log: log}, nil
+	}
+	cfg, err := LoadConfig(*f.config)
+	return cfg.Vault.openConfig(log), err
+}
+
 // withVault runs what with the vault that the flags name, until an interrupt.
-func withVault(config, dir string, stderr io.Writer, what func(ctx context.Context, v archive) error) int {
-	if dir == "" {
-		cfg, err := LoadConfig(config)
-		if err != nil {
-			fmt.Fprintln(stderr, err)
-			return exitFailed
-		}
-		dir = cfg.Vault.Dir
+func withVault(flags vaultFlags, stderr io.Writer, what func(ctx context.Context, v archive) error) int {
+	cfg, err := flags.find()
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitFailed
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	v, err := openVault(dir)
+	v, err := openVault(cfg)
 	if err == nil {
 		err = errors.Join(what(ctx, v), v.close())
 	}
@@ -176,8 +231,7 @@ func withVault(config, dir string, stderr io.Writer, what func(ctx context.Conte
 // runPreview is the command retention preview (S0-b).
 func runPreview(args []string, stdout, stderr io.Writer) int {
 	fs := newFlags("retention preview", "Lists the days that the sweep of a day will remove, with what they hold now.\nIt removes nothing. A running centralka is asked; otherwise the vault is opened.", stderr)
-	config := fs.String("config", defaultConfigPath, "configuration `file`")
-	dir := fs.String("dir", "", "the vault's `folder`, instead of the configuration's")
+	vault := addVaultFlags(fs)
 	asOf := fs.String("as-of", ordinance.DayOf(time.Now()).String(), "`day` of the sweep, YYYY-MM-DD")
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
@@ -187,12 +241,38 @@ func runPreview(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "centralka retention preview: -as-of:", err)
 		return exitUsage
 	}
-	return withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
+	return withVault(vault, stderr, func(ctx context.Context, v archive) error {
 		due, err := v.preview(ctx, day)
 		if err != nil {
 			return err
 		}
 		return writePreview(stdout, day, due)
+	})
+}
+
+// runConfirm is the command retention confirm (S6-j).
+func runConfirm(args []string, stdout, stderr io.Writer) int {
+	fs := newFlags("retention confirm", "Confirms that the clock is right, so that a sweep that is held for it goes on.\nLook at another clock first. Who confirmed, and why, is kept and printed.", stderr)
+	vault := addVaultFlags(fs)
+	reason := fs.String("reason", "", "`why` the clock is right although it was moved or is not synchronised")
+	if code, ok := parseFlags(fs, args, stderr); !ok {
+		return code
+	}
+	if strings.TrimSpace(*reason) == "" {
+		fmt.Fprintln(stderr, "centralka retention confirm: -reason is missing")
+		return exitUsage
+	}
+	by := fmt.Sprintf("uid %d", os.Getuid())
+	if u, err := user.Current(); err == nil {
+		by = u.Username
+	}
+	return withVault(vault, stderr, func(ctx context.Context, v archive) error {
+		c, err := v.confirm(ctx, by, *reason)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "Confirmed by %s at %s: %s.\nThe sweep goes on.\n", c.By, c.At.In(ordinance.Warsaw).Format("2006-01-02 15:04:05"), c.Held)
+		return err
 	})
 }
 
@@ -218,16 +298,21 @@ func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 // runVerify is the command verify (S1.3-k).
 func runVerify(args []string, stdout, stderr io.Writer) int {
-	fs := newFlags("verify", "Hashes every recording again and compares it with its record; looks for files\nwithout record. A running centralka is asked; otherwise the vault is opened.\nEnds with 1 if anything is not as recorded.", stderr)
-	config := fs.String("config", defaultConfigPath, "configuration `file`")
-	dir := fs.String("dir", "", "the vault's `folder`, instead of the configuration's")
+	fs := newFlags("verify", "Hashes every recording again and compares it with its record; looks for files\nwithout record; follows the audit log and names its first bad place. A running\ncentralka is asked; otherwise the vault is opened. Ends with 1 if anything is\nnot as recorded.", stderr)
+	vault := addVaultFlags(fs)
+	var known []store.AuditHead
+	fs.Func("audit-head", "`NUMBER:SHA256` of the audit log as it was logged or printed on a day; it must still be there; may be given several times", func(text string) error {
+		h, err := store.ParseAuditHead(text)
+		known = append(known, h)
+		return err
+	})
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
 	}
 	bad := 0
-	code := withVault(*config, *dir, stderr, func(ctx context.Context, v archive) error {
+	code := withVault(vault, stderr, func(ctx context.Context, v archive) error {
 		bar := newProgress(stderr)
-		report, err := v.check(ctx, bar.show)
+		report, err := v.check(ctx, known, bar.show)
 		bar.end()
 		if err != nil {
 			return err
@@ -236,7 +321,7 @@ func runVerify(args []string, stdout, stderr io.Writer) int {
 		for _, f := range report.Findings {
 			fmt.Fprintln(stdout, f)
 		}
-		_, err = fmt.Fprintf(stdout, "%d recordings checked, %d findings\n", report.Recordings, bad)
+		_, err = fmt.Fprintf(stdout, "%d recordings checked, %d entries of the audit log followed, %d findings\naudit head %v\n", report.Recordings, report.Events, bad, report.Head)
 		return err
 	})
 	if code == exitOK && bad > 0 {
