@@ -12,11 +12,16 @@ MAKEFLAGS += --no-print-directory
 TOOLS := gcc:gcc sipp:sip-tester baresip:baresip-core sox:sox age:age
 
 FUZZTIME ?= 60s
+SOAK     ?= 600
+
+# The simulated day: how long, and what is drawn for it.
+SIM  ?= 24h
+SEED ?= $(shell date +%s)
 
 say = @printf '\n== %s\n' "$(1)"
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: ## the switch with a simulated carrier and phones; Ctrl-C ends it
 	go run ./cmd/centralka demo
@@ -31,6 +36,7 @@ test: tools ## all checks and tests, the interoperability tests included
 	CGO_ENABLED=0 go build ./...
 	$(call say,tests with the race detector)
 	CGO_ENABLED=1 go test -race ./...
+	@$(MAKE) sim SIM=2h
 	@$(MAKE) interop
 	$(call say,all green)
 
@@ -40,8 +46,29 @@ interop: tools ## tests against real peers: SIPp, baresip, sox
 	if [ -z "$$packages" ]; then echo "no package has tests with the tag interop"; exit 0; fi; \
 	set -x; go test -tags interop -count=1 $$packages
 
-bench: ## calls, CPU per packet, delay and memory under load on this machine
-	go run ./cmd/centralka bench
+sim: ## a day of the city in simulated time (SIM=24h SEED=number)
+	$(call say,$(SIM) of the city in simulated time)
+	go test ./pbx -count=1 -timeout 30m -v -run '^TestDay$$' -sim.length $(SIM) -sim.seed $(SEED)
+
+bench: floor ## the switch under load on this machine, beside a bare C relay and rtpengine; BENCH="--calls 500"
+	go run ./cmd/centralka bench --floor bin/relay $(BENCH)
+
+bench-profile: ## CPU and allocation profiles of the switch under load, in profiles/
+	go run ./cmd/centralka bench --alone --profile profiles $(BENCH)
+
+bench-page: floor ## measures anew what docs/performance.md shows; needs a quiet machine for some ten minutes
+	go build -o bin/bench ./cmd/centralka
+	bin/bench bench --floor bin/relay --calls 200 --write docs/performance.md
+	bin/bench bench --alone --calls 200 --busy 2 --write docs/performance.md
+	bin/bench bench --scale --floor bin/relay --rate 40 --seconds 10 --write docs/performance.md
+
+soak: ## 50 calls for SOAK seconds (600): no packet lost, nothing grows
+	go run ./cmd/centralka bench --alone --calls 50 --seconds $(SOAK) $(BENCH)
+
+# What the bench compares with; no part of the program.
+floor:
+	@mkdir -p bin
+	gcc -O2 -Wall -Wextra -o bin/relay cmd/centralka/bench/relay.c
 
 fuzz: ## each fuzz target for FUZZTIME (60s)
 	@for package in $$(go list ./...); do \
@@ -73,4 +100,4 @@ tools:
 	{ $$as apt-get update && $$as apt-get install -y --no-install-recommends $$missing; } || \
 	{ echo "could not install$$missing; install by hand and run make test again"; exit 1; }
 
-.PHONY: help demo test interop bench fuzz build fmt tools
+.PHONY: help demo test interop sim bench bench-profile bench-page soak floor fuzz build fmt tools

@@ -38,6 +38,8 @@ const (
 	// RoundRobin takes who comes after the last one taken, in the order of the
 	// members.
 	RoundRobin
+	// RingAll takes everybody who is ready; the first to answer has the call.
+	RingAll
 )
 
 // Agent is an agent's configuration.
@@ -61,7 +63,7 @@ type AgentStatus struct {
 	Reason string // why away: "unregistered", "unanswered", "new", or what the agent said ("said", "break", …)
 }
 
-// Pool is all agents. It is safe for concurrent use.
+// Pool is all agents and all who wait for one. It is safe for concurrent use.
 type Pool struct {
 	log *slog.Logger
 
@@ -70,7 +72,9 @@ type Pool struct {
 	mu     sync.Mutex
 	agents map[AgentID]*agent
 	phones map[AgentID]*phone // also of extensions that are no agents: a reload may make them so
-	last   map[string]AgentID // round-robin: last taken, by the members' list
+	line   []*Ticket          // who waits, in the order of coming
+	seq    uint64             // of the last Ticket
+	last   map[string]AgentID // round-robin: last taken, by queue
 	subs   map[chan struct{}]struct{}
 }
 
@@ -131,7 +135,7 @@ func (a *agent) state(now time.Time) State {
 // reservation of who goes is void.
 func (p *Pool) SetAgents(list []Agent) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	now := time.Now()
 	next := map[AgentID]*agent{}
 	for _, cfg := range list {
@@ -155,11 +159,10 @@ func (p *Pool) SetAgents(list []Agent) {
 	p.wake()
 }
 
-// drop ends timers of an agent that leaves the pool.
+// drop ends reservation and timers of an agent that leaves the pool.
 func (a *agent) drop() {
 	if a.offer != nil {
-		a.offer.timer.Stop()
-		a.offer = nil
+		a.offer.void()
 	}
 	if a.timer != nil {
 		a.timer.Stop()
@@ -195,7 +198,7 @@ func (p *Pool) Recall(id AgentID, away string) {
 // change applies f to an agent.
 func (p *Pool) change(id AgentID, f func(a *agent, now time.Time)) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if a := p.agents[id]; a != nil {
 		now := time.Now()
 		f(a, now)
@@ -223,7 +226,7 @@ func (p *Pool) settle(a *agent, now time.Time) {
 // registration does not.
 func (p *Pool) Available(id AgentID, on bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	ph := p.phone(id)
 	if ph.registered == on {
 		return
@@ -261,7 +264,7 @@ func (p *Pool) SetAway(id AgentID, reason string) {
 // was a conversation from a queue, the rest begins.
 func (p *Pool) Busy(id AgentID, delta int) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	ph := p.phone(id)
 	ph.calls = max(0, ph.calls+delta)
 	a := p.agents[id]
@@ -293,6 +296,17 @@ func (p *Pool) Release(id AgentID) {
 	})
 }
 
+// EndWrapUp ends the rest after a conversation; whether the agent is away is
+// not touched.
+func (p *Pool) EndWrapUp(id AgentID) {
+	p.change(id, func(a *agent, now time.Time) { p.rest(a, now, 0) })
+}
+
+// ExtendWrapUp lets the rest go on for d more, or begin.
+func (p *Pool) ExtendWrapUp(id AgentID, d time.Duration) {
+	p.change(id, func(a *agent, now time.Time) { p.rest(a, now, max(0, a.wrapUntil.Sub(now))+d) })
+}
+
 // rest lets an agent rest for d from now on; zero ends a rest.
 func (p *Pool) rest(a *agent, now time.Time, d time.Duration) {
 	if a.timer != nil {
@@ -303,122 +317,6 @@ func (p *Pool) rest(a *agent, now time.Time, d time.Duration) {
 		a.timer = time.AfterFunc(d, func() { p.change(id, func(*agent, time.Time) {}) })
 	}
 }
-
-// Offer is a reservation of one agent for one caller. Exactly one of Accept,
-// Decline and Release ends it; the deadline does so otherwise.
-type Offer struct {
-	p     *Pool
-	id    AgentID
-	a     *agent
-	timer *time.Timer
-}
-
-// Agent is who is reserved.
-func (o *Offer) Agent() AgentID { return o.id }
-
-// Offer reserves one ready member until the deadline; false if there is none.
-// skip passes over members; nil passes over nobody.
-func (p *Pool) Offer(members []AgentID, by Strategy, skip func(AgentID) bool, deadline time.Time) (*Offer, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	order := members
-	key := listKey(members)
-	if by == RoundRobin {
-		if i := slices.Index(members, p.last[key]); i >= 0 {
-			order = append(slices.Clone(members[i+1:]), members[:i+1]...)
-		}
-	}
-	now := time.Now()
-	var best *agent
-	for _, id := range order {
-		a := p.agents[id]
-		if a == nil || a.state(now) != Ready || skip != nil && skip(id) {
-			continue
-		}
-		if best == nil || by == LongestIdle && a.idleSince.Before(best.idleSince) {
-			best = a
-			if by == RoundRobin {
-				break
-			}
-		}
-	}
-	if best == nil {
-		return nil, false
-	}
-	p.last[key] = best.ID
-	return p.reserve(best, deadline), true
-}
-
-// OfferAll reserves every ready member.
-func (p *Pool) OfferAll(members []AgentID, skip func(AgentID) bool, deadline time.Time) []*Offer {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []*Offer
-	for _, id := range members {
-		if a := p.agents[id]; a != nil && a.state(time.Now()) == Ready && (skip == nil || !skip(id)) {
-			out = append(out, p.reserve(a, deadline))
-		}
-	}
-	return out
-}
-
-func listKey(members []AgentID) string {
-	var b []byte
-	for _, m := range members {
-		b = append(append(b, m...), 0)
-	}
-	return string(b)
-}
-
-func (p *Pool) reserve(a *agent, deadline time.Time) *Offer {
-	o := &Offer{p: p, id: a.ID, a: a}
-	a.offer, a.blameless = o, false
-	p.settle(a, time.Now())
-	o.timer = time.AfterFunc(time.Until(deadline), o.Release)
-	return o
-}
-
-// end ends the reservation, once.
-func (o *Offer) end(f func(a *agent, now time.Time)) {
-	o.p.mu.Lock()
-	defer o.p.mu.Unlock()
-	if o.a.offer != o {
-		return
-	}
-	o.timer.Stop()
-	now := time.Now()
-	o.a.offer = nil
-	f(o.a, now)
-	o.p.settle(o.a, now)
-}
-
-// Accept says that the agent took the call; that the phone is busy is counted
-// by Busy.
-func (o *Offer) Accept() {
-	o.end(func(a *agent, _ time.Time) { a.unanswered, a.serves = 0, true })
-}
-
-// Decline says that the agent did not take the call: "timeout", "busy",
-// "declined" or "unreachable". Unanswered offers in a row make an agent away.
-func (o *Offer) Decline(result string) {
-	o.end(func(a *agent, now time.Time) {
-		// Not the longest idle any more: others are tried first.
-		a.idleSince = now
-		if result != "timeout" {
-			return
-		}
-		a.unanswered++
-		if a.AutoAwayAfter > 0 && a.unanswered >= a.AutoAwayAfter {
-			a.away, a.unanswered = "unanswered", 0
-		}
-	})
-	if result == "timeout" {
-		o.p.wished(o.id)
-	}
-}
-
-// Release takes the reservation back, for no fault of the agent's.
-func (o *Offer) Release() { o.end(func(a *agent, _ time.Time) { a.blameless = a.calls > 0 }) }
 
 // Subscribe returns a channel that holds a token whenever an agent's state has
 // changed since it was last emptied, and the function that ends it.

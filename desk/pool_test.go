@@ -23,6 +23,20 @@ func ready(t *testing.T, p *Pool, ids ...AgentID) {
 	}
 }
 
+// take reserves an agent at once or not at all, for somebody who does not wait.
+func take(p *Pool, members []AgentID, by Strategy, until time.Time) (*Offer, bool) {
+	got := make(chan []*Offer, 1)
+	t := p.Wait(Request{Queue: "q", Members: members, Strategy: by, Since: time.Now(), Ring: time.Until(until) - ringMargin,
+		Offered: func(o []*Offer) { got <- o }})
+	left := t.LeaveUnlessOffered()
+	if left {
+		return nil, false
+	}
+	o := <-got // maybe told by another goroutine
+	t.Leave()
+	return o[0], true
+}
+
 func TestLongestIdleFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool(slog.New(slog.DiscardHandler))
@@ -30,12 +44,12 @@ func TestLongestIdleFirst(t *testing.T) {
 		ready(t, p, "101", "102", "103")
 		want := []AgentID{"101", "102", "103"}
 		for _, id := range want {
-			o, ok := p.Offer(members, LongestIdle, nil, time.Now().Add(time.Minute))
+			o, ok := take(p, members, LongestIdle, time.Now().Add(time.Minute))
 			if !ok || o.Agent() != id {
 				t.Fatalf("offered %v, want %s", o, id)
 			}
 		}
-		if o, ok := p.Offer(members, LongestIdle, nil, time.Now().Add(time.Minute)); ok {
+		if o, ok := take(p, members, LongestIdle, time.Now().Add(time.Minute)); ok {
 			t.Fatalf("all are reserved, yet %s is offered", o.Agent())
 		}
 	})
@@ -47,7 +61,7 @@ func TestRoundRobinGoesOn(t *testing.T) {
 		members := []AgentID{"101", "102", "103"}
 		ready(t, p, members...)
 		for i := range 7 {
-			o, ok := p.Offer(members, RoundRobin, nil, time.Now().Add(time.Minute))
+			o, ok := take(p, members, RoundRobin, time.Now().Add(time.Minute))
 			if !ok || o.Agent() != members[i%3] {
 				t.Fatalf("turn %d: %v", i, o)
 			}
@@ -64,7 +78,7 @@ func TestReservationFallsBack(t *testing.T) {
 		ready(t, p, "101")
 		changed, cancel := p.Subscribe()
 		defer cancel()
-		o, _ := p.Offer([]AgentID{"101"}, LongestIdle, nil, time.Now().Add(20*time.Second))
+		o, _ := take(p, []AgentID{"101"}, LongestIdle, time.Now().Add(20*time.Second))
 		<-changed
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
@@ -100,7 +114,7 @@ func TestAutoAwayWrapUpAndBusy(t *testing.T) {
 		p.SetAway("102", "lunch")
 		one := []AgentID{"101"}
 		offer := func() *Offer {
-			o, ok := p.Offer(one, LongestIdle, nil, time.Now().Add(time.Minute))
+			o, ok := take(p, one, LongestIdle, time.Now().Add(time.Minute))
 			if !ok {
 				t.Fatalf("no offer, state %v", state(0))
 			}
@@ -135,7 +149,7 @@ func TestAutoAwayWrapUpAndBusy(t *testing.T) {
 			t.Errorf("state %v after the phone was started again", state(0))
 		}
 		p.Busy("101", +1) // the agent's own outgoing call
-		if _, ok := p.Offer(one, LongestIdle, nil, time.Now().Add(time.Minute)); ok {
+		if _, ok := take(p, one, LongestIdle, time.Now().Add(time.Minute)); ok {
 			t.Error("an agent who is on the phone was offered a call")
 		}
 	})
@@ -150,7 +164,7 @@ func TestRingingInVainKeepsThePlace(t *testing.T) {
 		ready(t, p, members...)
 		ring := func(want AgentID, end func(o *Offer)) {
 			t.Helper()
-			o, ok := p.Offer(members, LongestIdle, nil, time.Now().Add(time.Minute))
+			o, ok := take(p, members, LongestIdle, time.Now().Add(time.Minute))
 			if !ok || o.Agent() != want {
 				t.Fatalf("offered %v, want %s", o, want)
 			}
@@ -176,7 +190,7 @@ func TestReload(t *testing.T) {
 		p.Available("102", true)
 		p.Busy("102", +1)
 		ready(t, p, "101")
-		o, _ := p.Offer([]AgentID{"101"}, LongestIdle, nil, time.Now().Add(time.Minute))
+		o, _ := take(p, []AgentID{"101"}, LongestIdle, time.Now().Add(time.Minute))
 		p.SetAgents([]Agent{{ID: "101", ReadyOnRegister: true}, {ID: "102", ReadyOnRegister: true}})
 		if got := p.Snapshot(); got[0].State != Offered || got[1].State != Talking {
 			t.Fatalf("after the reload %+v, want offered and talking", got)
@@ -201,7 +215,7 @@ func TestWishes(t *testing.T) {
 		p.Available("101", true)
 		p.SetAway("101", "break")
 		p.SetReady("101")
-		o, ok := p.Offer([]AgentID{"101"}, LongestIdle, nil, time.Now().Add(time.Minute))
+		o, ok := take(p, []AgentID{"101"}, LongestIdle, time.Now().Add(time.Minute))
 		if !ok {
 			t.Fatal("nobody is ready")
 		}
@@ -227,7 +241,7 @@ func TestRefreshDoesNotEndAnAbsence(t *testing.T) {
 		p := NewPool(slog.New(slog.DiscardHandler))
 		p.SetAgents([]Agent{{ID: "101", ReadyOnRegister: true, AutoAwayAfter: 1}})
 		p.Available("101", true)
-		o, _ := p.Offer([]AgentID{"101"}, LongestIdle, nil, time.Now().Add(time.Minute))
+		o, _ := take(p, []AgentID{"101"}, LongestIdle, time.Now().Add(time.Minute))
 		o.Decline("timeout")
 		p.Available("101", true)
 		if got := p.Snapshot()[0]; got.State != Away || got.Reason != "unanswered" {
@@ -289,7 +303,7 @@ func TestPoolModel(t *testing.T) {
 					for _, m := range model {
 						anyReady = anyReady || m.state() == Ready
 					}
-					o, ok := p.Offer(ids, Strategy(r.IntN(2)), nil, until)
+					o, ok := take(p, ids, Strategy(r.IntN(2)), until)
 					if ok != anyReady {
 						t.Fatalf("seed %d step %d: offered %v, somebody ready %v", seed, step, ok, anyReady)
 					}
@@ -398,7 +412,7 @@ func TestPoolConcurrent(t *testing.T) {
 			wg.Go(func() {
 				r := rand.New(rand.NewPCG(uint64(g), 2))
 				for range 200 {
-					o, ok := p.Offer(members, Strategy(r.IntN(2)), nil, time.Now().Add(time.Hour))
+					o, ok := take(p, members, Strategy(r.IntN(2)), time.Now().Add(time.Hour))
 					if !ok {
 						time.Sleep(time.Millisecond)
 						continue

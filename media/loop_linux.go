@@ -27,8 +27,8 @@ import (
 // Goroutines: the loops, and the clerk, who calls Notify, closes sockets and
 // writes the log, so that no loop ever waits for anybody. They start with the
 // first Open, and Run waits for all of them. As each loop keeps a place in Go's
-// scheduler to itself while it is busy, GOMAXPROCS is raised by their number for
-// as long as they run.
+// scheduler to itself while it is busy, GOMAXPROCS is raised for as long as they
+// run (places).
 //
 // Everything that packets touch belongs to the stream's loop; there are no locks
 // on their path. Methods of streams send orders to the loop, which obeys them
@@ -111,13 +111,20 @@ func NewLoop(cfg LoopConfig) (Engine, error) {
 // now is the time since the epoch.
 func (e *loopEngine) now() time.Duration { return time.Since(e.epoch) }
 
+// places is by how much GOMAXPROCS is raised: one for each loop, and some more,
+// so that a loop which the runtime makes yield finds a place at once though two
+// other goroutines compute and there is one processor for all. Which of the
+// threads goes first is then the kernel's to say, and it says the loop's
+// (loop.claim).
+func (e *loopEngine) places() int { return len(e.loops) + 2 }
+
 // start starts the goroutines. The caller holds mu.
 func (e *loopEngine) start() {
 	if e.started {
 		return
 	}
 	e.started = true
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + len(e.loops))
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + e.places())
 	for _, l := range e.loops {
 		e.running.Go(l.run)
 	}
@@ -152,7 +159,7 @@ func (e *loopEngine) Run(ctx context.Context) error {
 	close(e.knock)
 	e.clerk.Wait()
 	if started {
-		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)-len(e.loops)))
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)-e.places()))
 	}
 	close(e.over)
 	var errs []error

@@ -138,3 +138,9 @@ func epollHold(poll int, events []unix.EpollEvent, milliseconds int) (int, sysca
 		uintptr(milliseconds), 0, 0)
 	return int(n), errno
 }
+
+// sleepHold is nanosleep by a thread that keeps its place in the scheduler. What
+// interrupts epollHold interrupts it too.
+func sleepHold(d *unix.Timespec) {
+	_, _, _ = syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(d)), 0, 0)
+}

@@ -43,11 +43,17 @@ const tapHeader = 2 + 1 + 1 + 2 + 4 + 4 + 8 // length, kind, marker, sequence, t
 //
 // At most one goroutine may Put and one may Next at a time; a Stream's SetTap
 // makes that hold when a tap passes from one stream to the next.
+//
+// head and tail count bytes since the beginning; byte n lies at n less origin,
+// modulo the ring's size. Whenever Put finds the ring empty it makes that place
+// the ring's first: so a reader that keeps up lets only the ring's first pages
+// be used, and the rest of it takes no memory until it is needed (ringMemory).
 type Tap struct {
 	epoch   time.Time
 	buf     []byte // length is a power of two
 	head    atomic.Uint64
 	tail    atomic.Uint64
+	origin  atomic.Uint64 // written by Put, while the ring is empty
 	dropped atomic.Uint64
 }
 
@@ -59,7 +65,9 @@ func NewTap(size int, epoch time.Time) *Tap {
 	for n < size {
 		n *= 2
 	}
-	return &Tap{epoch: epoch, buf: make([]byte, n)}
+	t := &Tap{epoch: epoch}
+	t.buf = ringMemory(t, n)
+	return t
 }
 
 // Epoch is the instant from which Arrival counts.
@@ -74,6 +82,11 @@ func (t *Tap) Put(p *Packet) bool {
 		t.dropped.Add(1)
 		return false
 	}
+	origin := t.origin.Load()
+	if head == tail {
+		origin = head
+		t.origin.Store(origin) // before head, by which the reader learns of it
+	}
 	p.Arrival = time.Since(t.epoch)
 	var h [tapHeader]byte
 	binary.LittleEndian.PutUint16(h[0:], uint16(len(p.Payload)))
@@ -85,8 +98,8 @@ func (t *Tap) Put(p *Packet) bool {
 	binary.LittleEndian.PutUint32(h[6:], p.Timestamp)
 	binary.LittleEndian.PutUint32(h[10:], p.SSRC)
 	binary.LittleEndian.PutUint64(h[14:], uint64(p.Arrival))
-	t.copyIn(head, h[:])
-	t.copyIn(head+tapHeader, p.Payload)
+	t.copyIn(head-origin, h[:])
+	t.copyIn(head-origin+tapHeader, p.Payload)
 	t.head.Store(head + uint64(n))
 	return true
 }
@@ -98,8 +111,9 @@ func (t *Tap) Next(p *Packet) bool {
 	if tail == t.head.Load() {
 		return false
 	}
+	origin := t.origin.Load()
 	var h [tapHeader]byte
-	t.copyOut(h[:], tail)
+	t.copyOut(h[:], tail-origin)
 	n := int(binary.LittleEndian.Uint16(h[0:]))
 	p.Kind = PacketKind(h[2])
 	p.Marker = h[3] == 1
@@ -111,7 +125,7 @@ func (t *Tap) Next(p *Packet) bool {
 		p.Payload = make([]byte, 0, MaxPayload)
 	}
 	p.Payload = p.Payload[:n]
-	t.copyOut(p.Payload, tail+tapHeader)
+	t.copyOut(p.Payload, tail-origin+tapHeader)
 	t.tail.Store(tail + tapHeader + uint64(n))
 	return true
 }

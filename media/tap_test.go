@@ -123,3 +123,30 @@ func TestTapNextReusesPayload(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A reader that keeps up leaves all but the first pages of the ring untouched:
+// they take no memory.
+func TestTapKeptEmptyStaysInItsFirstPages(t *testing.T) {
+	tap := NewTap(1<<16, time.Now())
+	in, out := Packet{Payload: frames(160, 7)}, Packet{}
+	for range 1000 {
+		for range 20 {
+			if !tap.Put(&in) {
+				t.Fatal("full")
+			}
+		}
+		for range 20 {
+			if !tap.Next(&out) || !bytes.Equal(out.Payload, in.Payload) {
+				t.Fatal("not what was put")
+			}
+		}
+	}
+	for i, b := range tap.buf[1<<12:] {
+		if b != 0 {
+			t.Fatalf("byte %d of the ring was used", 1<<12+i)
+		}
+	}
+	if len(tap.buf) != 1<<16 {
+		t.Errorf("a ring of %d bytes", len(tap.buf))
+	}
+}

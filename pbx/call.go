@@ -139,6 +139,9 @@ func (c *call) guarded(f func()) {
 		if r := recover(); r != nil {
 			c.s.counts.panics.Add(1)
 			c.s.log.Error("call panicked", "call", c.rec.ID, "err", fmt.Sprint(r), "stack", string(debug.Stack()))
+			if in, ok := c.script.(*incoming); ok {
+				in.leaveQueue() // nobody waits for a call that is over
+			}
 			c.script = silentScript{}
 			c.end(store.CauseInternal, nil)
 		}
@@ -160,6 +163,8 @@ func (c *call) leave() {
 			if !ev.req.IsAck() {
 				c.s.end.reply(ev.req, ev.tx, 481, "Call/Transaction Does Not Exist")
 			}
+		case inviteMoved:
+			ev.l.answeredLate(ev.res)
 		case refusable:
 			ev.refuse()
 		}

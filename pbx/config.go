@@ -114,6 +114,8 @@ type NumberConfig struct {
 	Target string `toml:"target"`
 	// WAV of an announcement of its own; empty: the one of [announcement].
 	Announcement string `toml:"announcement"`
+	// Added to the priority of the queue that its callers wait in.
+	Priority int `toml:"priority"`
 }
 
 // AnnouncementConfig is [announcement]: Zarz. 284/17 §1 ust. 4.
@@ -145,6 +147,10 @@ type QueueConfig struct {
 	WrapUp time.Duration `toml:"wrap_up"`
 	// Unanswered offers in a row after which an agent becomes away; 0 is never.
 	AutoAwayAfter int `toml:"auto_away_after"`
+	// Priority of its callers: an agent of several queues serves the higher one
+	// first, among equals who has waited longest. Whoever has waited for ten
+	// minutes is not passed over any more.
+	Priority int `toml:"priority"`
 	// Longest wait before overflow; "0" is no limit.
 	MaxWait time.Duration `toml:"max_wait"`
 	// Most callers waiting; further ones overflow; 0 is no limit.

@@ -337,6 +337,7 @@ func (k checker) numbers() {
 		} else {
 			seen[num] = i
 		}
+		k.priority(at("number", i, "priority"), n.Priority)
 		if n.Target == "" {
 			k.bad(at("number", i, "target"), "is missing: \"queue:NAME\" or \"extension:NUMBER\"")
 		} else {

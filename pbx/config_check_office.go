@@ -55,6 +55,7 @@ func (k checker) queues() {
 		}
 		k.notNegative(key("wrap_up"), q.WrapUp, "none")
 		k.notNegative(key("max_wait"), q.MaxWait, "no limit")
+		k.priority(key("priority"), q.Priority)
 		k.atLeast(key("auto_away_after"), q.AutoAwayAfter, 0, ", which is never")
 		k.atLeast(key("max_length"), q.MaxLength, 0, ", which is no limit")
 		if q.MaxWait > 0 && q.MaxWait < q.RingTimeout {
@@ -71,6 +72,15 @@ func (k checker) queues() {
 		}
 	}
 }
+
+// priority keeps priorities where sums of two mean something.
+func (k checker) priority(key string, p int) {
+	if p < -maxPriority || p > maxPriority {
+		k.bad(key, "%d is not from -%d to %d", p, maxPriority, maxPriority)
+	}
+}
+
+const maxPriority = 100
 
 // overflows refuses queues that hand their callers round in a circle; each
 // circle is reported at its first queue.

@@ -69,9 +69,10 @@ type endpoint struct {
 	ladders *ladders // sees every message
 
 	// serve gets every validated request other than ACK for a non-2xx; stray
-	// gets responses that belong to no transaction (a 2xx sent again).
+	// gets responses that belong to no transaction (a 2xx sent again), and
+	// reports whether somebody takes them.
 	serve func(req *sip.Request, tx *sip.ServerTx)
-	stray func(res *sip.Response)
+	stray func(res *sip.Response) bool
 
 	// sending is held while sipgo looks for the socket of a new request, and for
 	// writing while they are closed: it would open one of its own otherwise, which
@@ -83,6 +84,8 @@ type endpoint struct {
 	sockets map[string]net.PacketConn // by local address, for answers below sipgo
 	streams map[Listener]net.Listener
 	up      map[Listener]error // nil while it serves
+
+	acks acks
 
 	wg sync.WaitGroup
 }
@@ -137,11 +140,7 @@ func newEndpoint(cfg SIPConfig, g *guard, p Parts) (*endpoint, error) {
 			})),
 		sipgo.WithUserAgentTransactionLayerOptions(
 			sip.WithTransactionLayerLogger(quiet),
-			sip.WithTransactionLayerUnhandledResponseHandler(func(res *sip.Response) {
-				if validateResponse(res) == nil {
-					e.stray(res)
-				}
-			})),
+			sip.WithTransactionLayerUnhandledResponseHandler(e.unmatched)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("start SIP stack: %w", err)

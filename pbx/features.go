@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/url"
 	"sync"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -32,7 +33,12 @@ var features = map[string]feature{
 	"*23":  away("pause"),
 	"*24":  {false, func(s *Switch, ext string) { s.setQuiet(ext, true) }, falling},
 	"*25":  {false, func(s *Switch, ext string) { s.setQuiet(ext, false) }, rising},
+	"*26":  {true, func(s *Switch, ext string) { s.pool.EndWrapUp(desk.AgentID(ext)) }, rising},
+	"*27":  {true, func(s *Switch, ext string) { s.pool.ExtendWrapUp(desk.AgentID(ext), moreWrapUp) }, falling},
 }
+
+// moreWrapUp is what *27 adds to a rest.
+const moreWrapUp = time.Minute
 
 var rising, falling = []float64{660, 880}, []float64{880, 660}
 

@@ -181,7 +181,6 @@ func (f *flow) patience() time.Time {
 
 // Write puts b into the queue of what is sent.
 func (f *flow) Write(b []byte) (int, error) {
-	f.table.observe(true, f.transport, b, time.Now())
 	f.mu.Lock()
 	if f.ending {
 		f.mu.Unlock()
@@ -195,6 +194,7 @@ func (f *flow) Write(b []byte) (int, error) {
 	f.queue = append(f.queue, slices.Clone(b))
 	f.queued += len(b)
 	f.mu.Unlock()
+	f.table.observe(true, f.transport, b, time.Now())
 	f.wake()
 	return len(b), nil
 }

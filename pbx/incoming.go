@@ -28,14 +28,15 @@ const (
 // conversation.
 type incoming struct {
 	*call
-	number   NumberConfig
-	announce announcing
-	proof    announced
-	proven   bool
-	queue    *queue // in which it waits, or from which it is offered
-	ring     *ringing
-	farewell media.PlayID // closing message being played; the call ends after it
-	why      store.Cause  // with which the closing message ends the call
+	number    NumberConfig
+	announce  announcing
+	proof     announced
+	proven    bool
+	queue     *queue // in which it waits, or from which it is offered
+	overflows int
+	ring      *ringing
+	farewell  media.PlayID // closing message being played; the call ends after it
+	why       store.Cause  // with which the closing message ends the call
 }
 
 // start answers the INVITE: Trying was sent, the trunk is known. It runs on the
@@ -172,7 +173,11 @@ func (c *incoming) route(target string) {
 			c.bidFarewell(c.s.prompts.busy, store.CauseNotFound)
 			return
 		}
-		if !c.s.line(q.cfg).Open(time.Now()) {
+		if !c.s.line(q.config()).Open(time.Now()) {
+			if len(c.rec.Stays) > 0 { // it waited while its own queue was open
+				c.bidFarewell(c.s.prompts.busy, store.CauseQueueTimeout)
+				return
+			}
 			c.bidFarewell(c.s.prompts.closed, store.CauseClosed)
 			return
 		}
@@ -210,7 +215,11 @@ func (c *incoming) bidFarewell(p *media.Prompt, cause store.Cause) {
 	c.farewell = c.a.stream.Play(p, false)
 }
 
-// queueFull and waitedTooLong are said by the queue.
+// maxOverflows bounds how often a caller is sent on.
+const maxOverflows = 10
+
+// queueOverflowed is said by the queue: it is full, has been closed, or the caller
+// has waited too long.
 type queueOverflowed struct{ q *queue }
 
 func (ev queueOverflowed) on(c *call) {
@@ -221,7 +230,9 @@ func (ev queueOverflowed) on(c *call) {
 	in.stopRinging()
 	in.queue = nil
 	in.rec.EndStay(time.Now(), store.StayOverflowed)
-	if o := ev.q.cfg.Overflow; o != "" {
+	// The configuration has no circles, but it may change under a caller.
+	if o := ev.q.config().Overflow; o != "" && in.overflows < maxOverflows {
+		in.overflows++
 		in.route(o)
 		return
 	}
@@ -236,13 +247,18 @@ type agentOffered struct {
 
 func (ev agentOffered) on(c *call) {
 	in, ok := c.script.(*incoming)
-	if !ok || c.over || in.queue != ev.q || in.talking || in.ring != nil || in.farewell != 0 {
+	switch {
+	case !ok || c.over || in.queue != ev.q || in.talking || in.farewell != 0:
 		for _, o := range ev.offers {
 			o.release()
 		}
-		return
+	case in.ring != nil: // ring-all: somebody more has become ready
+		in.ring.join(ev.offers, in.calleeFor)
+		in.save()
+		in.settleRinging()
+	default:
+		in.ringAgents(ev.offers, ev.q.config().RingTimeout)
 	}
-	in.ringAgents(ev.offers, ev.q.cfg.RingTimeout)
 }
 
 // ringAgents calls the phones of the agents that are offered the call. It
@@ -294,7 +310,8 @@ func (c *incoming) answered(l *leg) {
 // served: an agent has the call.
 func (c *incoming) served() {
 	if c.queue != nil {
-		c.queue.leave(c.call)
+		c.queue.served(c.call)
+		c.queue = nil
 	}
 	c.rec.EndStay(time.Now(), store.StayAnswered)
 }

@@ -130,7 +130,7 @@ func (l *leg) security() voiceSecurity {
 	if l.trunk != nil {
 		srtp = l.trunk.cfg.SRTP
 	}
-	return securityOf(srtp, l.d.hop.transport == "TLS")
+	return securityOf(srtp, l.c.s.secret(l.d.hop))
 }
 
 // takeOffer answers the peer's offer and applies what is agreed. After an error
@@ -523,12 +523,15 @@ func (l *leg) hangUp(status int, reason string, headers ...sip.Header) {
 		} else {
 			l.cancel(headers...)
 		}
-	case legAnswered:
-		// RFC 3261 §15: no BYE before the ACK, or before the 2xx has timed out.
+	case legAnswered, legUp:
+		if l.await == nil {
+			l.bye(headers...)
+			return
+		}
+		// RFC 3261 §15: no BYE before the ACK, or before the 2xx has timed out; nor
+		// before that of a re-INVITE, whose 2xx may have to be sent again.
 		l.wantBye, l.byeLater = true, headers
 		l.closeMedia()
-	case legUp:
-		l.bye(headers...)
 	}
 }
 

@@ -61,8 +61,19 @@ func (l *leg) dial(to callee) error {
 func (l *leg) sendInvite(req *sip.Request) {
 	l.invite = req
 	l.c.s.end.transact(req, l.d.hop, func(res *sip.Response, err error) {
-		l.post(inviteMoved{l, req, res, err})
+		if !l.post(inviteMoved{l, req, res, err}) {
+			l.answeredLate(res)
+		}
 	})
+}
+
+// answeredLate takes a 2xx that comes when the call is over, such as after a BYE
+// that overtook it: it is acknowledged and ended all the same (RFC 3261
+// §13.2.2.4).
+func (l *leg) answeredLate(res *sip.Response) {
+	if res != nil && res.IsSuccess() {
+		l.releaseFork(res)
+	}
 }
 
 // inviteMoved is a response to an INVITE of ours, or its transaction's end.

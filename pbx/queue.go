@@ -3,82 +3,154 @@ package pbx
 import (
 	"context"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"centralka/desk"
 )
 
-// retryAfterRefusal is how long an agent who let a call ring, or declined it,
-// is passed over for that same call, while others are free.
-const retryAfterRefusal = 5 * time.Second
-
-// queue holds the callers who wait for an agent, in the order of their coming.
-// Its goroutine owns it; calls reach it by enter, again and leave, which never
-// block.
+// queue holds the callers who wait for an agent. Who is served next, and by whom,
+// is the pool's to decide, for all queues together; the queue's goroutine owns
+// who is in it, for how long, and how fast it is served. Calls reach it by enter,
+// again and leave, which never block.
 type queue struct {
-	cfg  QueueConfig
+	cfg  atomic.Pointer[QueueConfig]
 	pool *desk.Pool
 	box  *mailbox[queueEvent]
 
 	waiting []*waiter
+	pace    pace
+}
+
+// pace is the estimator with a lock of its own: Status asks it.
+type pace struct {
+	mu sync.Mutex
+	e  desk.Estimator
 }
 
 // waiter is one caller's place.
 type waiter struct {
-	c       *call
-	since   time.Time
-	offered bool                 // phones ring for this caller now
-	refused map[string]time.Time // when an agent last did not take this call
+	c      *call
+	came   time.Time // into this queue
+	ticket *desk.Ticket
 }
 
 type queueEvent interface{ on(q *queue) }
 
 func newQueue(cfg QueueConfig, pool *desk.Pool) *queue {
-	return &queue{cfg: cfg, pool: pool, box: newMailbox[queueEvent]()}
+	q := &queue{pool: pool, box: newMailbox[queueEvent]()}
+	q.cfg.Store(&cfg)
+	return q
 }
 
+func (q *queue) config() QueueConfig { return *q.cfg.Load() }
+
 type callerEntered struct {
-	c     *call
-	at    time.Time
-	proof announced
-	first bool // before all others, however many there are
+	c        *call
+	at       time.Time
+	since    time.Time // of its wait in all queues
+	priority int       // of its number
+	proof    announced
+	first    bool // before all others, however many there are
 }
 
 // enter puts a caller into the queue. Only a caller who has heard the
 // announcement has the proof that it asks for.
 func (q *queue) enter(c *incoming, proof announced) {
-	q.box.post(callerEntered{c.call, time.Now(), proof, false})
+	q.admit(callerEntered{c: c.call, at: time.Now(), since: c.rec.Queued, priority: c.number.Priority, proof: proof})
 }
 
 // comeBack puts a caller in front who was with an agent already and was passed
 // on in vain.
 func (q *queue) comeBack(c *incoming, proof announced) {
-	q.box.post(callerEntered{c.call, time.Now(), proof, true})
+	now := time.Now()
+	q.admit(callerEntered{c: c.call, at: now, since: now, proof: proof, first: true})
+}
+
+// admit sends a caller on at once if the queue has just been closed.
+func (q *queue) admit(ev callerEntered) {
+	if !q.box.post(ev) {
+		ev.c.post(queueOverflowed{q})
+	}
 }
 
 func (ev callerEntered) on(q *queue) {
 	if !ev.proof.play.Complete {
 		panic("a caller without announcement entered the queue")
 	}
-	w := &waiter{c: ev.c, since: ev.at, refused: map[string]time.Time{}}
-	if ev.first {
-		q.waiting = slices.Insert(q.waiting, 0, w)
-		return
-	}
-	if q.cfg.MaxLength > 0 && len(q.waiting) >= q.cfg.MaxLength {
+	cfg := q.config()
+	if !ev.first && cfg.MaxLength > 0 && len(q.waiting) >= cfg.MaxLength {
 		ev.c.post(queueOverflowed{q})
 		return
 	}
+	w := &waiter{c: ev.c, came: ev.at}
 	q.waiting = append(q.waiting, w)
+	r := desk.Request{
+		Queue: cfg.Name, Priority: cfg.Priority + ev.priority, Front: ev.first, Since: ev.since,
+		Offered: func(taken []*desk.Offer) { q.offered(w, taken) },
+	}
+	configure(&r, cfg)
+	w.ticket = q.pool.Wait(r)
 }
 
-type callerLeft struct{ c *call }
+// configure sets what the configuration says of a request.
+func configure(r *desk.Request, cfg QueueConfig) {
+	r.Members = make([]desk.AgentID, len(cfg.Members))
+	for i, m := range cfg.Members {
+		r.Members[i] = desk.AgentID(m)
+	}
+	r.Strategy, r.Ring = strategyOf(cfg.Strategy), cfg.RingTimeout
+}
 
-// leave takes a caller out: abandoned, connected, or gone elsewhere.
-func (q *queue) leave(c *call) { q.box.post(callerLeft{c}) }
+// offered passes on whom the pool has reserved. It runs on whatever goroutine
+// made an agent or a caller ready.
+func (q *queue) offered(w *waiter, taken []*desk.Offer) {
+	offers := make([]offer, 0, len(taken))
+	for _, o := range taken {
+		offers = append(offers, offer{ext: string(o.Agent()), accept: o.Accept, decline: o.Decline, release: o.Release})
+	}
+	if w.c.post(agentOffered{q, offers}) {
+		return
+	}
+	q.leave(w.c) // the call is over
+	for _, o := range offers {
+		o.release()
+	}
+}
+
+type callerLeft struct {
+	c *call
+	// served: an agent has it, at that instant.
+	served time.Time
+}
+
+// leave takes a caller out: abandoned, or gone elsewhere.
+func (q *queue) leave(c *call) { q.box.post(callerLeft{c: c}) }
+
+// served takes a caller out whom an agent has answered.
+func (q *queue) served(c *call) { q.box.post(callerLeft{c, time.Now()}) }
 
 func (ev callerLeft) on(q *queue) {
-	q.waiting = slices.DeleteFunc(q.waiting, func(w *waiter) bool { return w.c == ev.c })
+	q.waiting = slices.DeleteFunc(q.waiting, func(w *waiter) bool {
+		if w.c != ev.c {
+			return false
+		}
+		w.ticket.Leave()
+		if !ev.served.IsZero() {
+			q.pace.mu.Lock()
+			q.pace.e.Answered(ev.served, w.came)
+			q.pace.mu.Unlock()
+		}
+		return true
+	})
+}
+
+// expect guesses how long who is in that place will wait.
+func (q *queue) expect(place int) (time.Duration, bool) {
+	q.pace.mu.Lock()
+	defer q.pace.mu.Unlock()
+	return q.pace.e.Expect(place, time.Now())
 }
 
 type callerReturned struct{ c *call }
@@ -88,123 +160,97 @@ type callerReturned struct{ c *call }
 func (q *queue) again(c *call) { q.box.post(callerReturned{c}) }
 
 func (ev callerReturned) on(q *queue) {
-	for _, w := range q.waiting {
-		if w.c == ev.c {
-			w.offered = false
+	longest, now := q.config().MaxWait, time.Now()
+	q.waiting = slices.DeleteFunc(q.waiting, func(w *waiter) bool {
+		if w.c != ev.c {
+			return false
 		}
+		if longest > 0 && now.Sub(w.came) >= longest {
+			w.ticket.Leave()
+			w.c.post(queueOverflowed{q})
+			return true
+		}
+		w.ticket.Again()
+		return false
+	})
+}
+
+// queueConfigured is another configuration for the queue. Whoever waits goes on
+// waiting by it.
+type queueConfigured struct{ cfg QueueConfig }
+
+func (ev queueConfigured) on(q *queue) {
+	q.cfg.Store(&ev.cfg)
+	for _, w := range q.waiting {
+		w.ticket.Revise(func(r *desk.Request) { configure(r, ev.cfg) })
 	}
 }
 
-type agentRefused struct {
-	c   *call
-	ext string
-	at  time.Time
-}
+// queueClosing ends a queue that the configuration no longer has: its callers
+// overflow, then its goroutine ends.
+type queueClosing struct{ cancel context.CancelFunc }
 
-func (ev agentRefused) on(q *queue) {
+func (ev queueClosing) on(q *queue) {
 	for _, w := range q.waiting {
-		if w.c == ev.c {
-			w.refused[ev.ext] = ev.at
-		}
+		w.ticket.Leave()
+		w.c.post(queueOverflowed{q})
 	}
+	q.waiting = nil
+	ev.cancel()
 }
 
-// run offers callers to agents until ctx is done.
+// run keeps the queue until ctx is done.
 func (q *queue) run(ctx context.Context) {
-	changed, unsubscribe := q.pool.Subscribe()
-	defer unsubscribe()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer func() {
+		for _, ev := range q.box.close() {
+			if late, ok := ev.(callerEntered); ok {
+				late.c.post(queueOverflowed{q})
+			}
+		}
+	}()
 	for {
 		for _, ev := range q.box.take() {
 			ev.on(q)
 		}
-		timer.Reset(q.work(time.Now()))
+		timer.Reset(q.overflow(time.Now()))
 		select {
 		case <-ctx.Done():
 			return
 		case <-q.box.wake:
-		case <-changed:
 		case <-timer.C:
 		}
 	}
 }
 
-// work sends on who has waited too long, offers agents to callers in order, and
+// overflow sends on who has waited too long, but not while phones ring, and
 // returns when to look again at the latest.
-func (q *queue) work(now time.Time) time.Duration {
-	next := time.Hour
-	for _, w := range slices.Clone(q.waiting) {
-		if q.cfg.MaxWait > 0 && !w.offered {
-			left := q.cfg.MaxWait - now.Sub(w.since)
-			if left <= 0 {
-				q.waiting = slices.DeleteFunc(q.waiting, func(o *waiter) bool { return o == w })
-				w.c.post(queueOverflowed{q})
-				continue
-			}
-			next = min(next, left)
-		}
-		if w.offered {
-			continue
-		}
-		offers := q.reserve(w, now)
-		if len(offers) == 0 {
-			if len(w.refused) > 0 {
-				next = min(next, time.Second)
-			}
-			continue
-		}
-		w.offered = true
-		if !w.c.post(agentOffered{q, offers}) {
-			for _, o := range offers {
-				o.release()
-			}
-		}
+func (q *queue) overflow(now time.Time) time.Duration {
+	next, longest := time.Hour, q.config().MaxWait
+	if longest <= 0 {
+		return next
 	}
+	q.waiting = slices.DeleteFunc(q.waiting, func(w *waiter) bool {
+		left := longest - now.Sub(w.came)
+		switch {
+		case left > 0:
+			next = min(next, left)
+		case w.ticket.LeaveUnlessOffered():
+			w.c.post(queueOverflowed{q})
+			return true
+		}
+		return false
+	})
 	return next
 }
 
-// reserve takes the agents that are to be tried for w. An agent who has just
-// refused this call is passed over for a while.
-func (q *queue) reserve(w *waiter, now time.Time) []offer {
-	skip := func(id desk.AgentID) bool {
-		at, ok := w.refused[string(id)]
-		return ok && now.Sub(at) < retryAfterRefusal
-	}
-	members := make([]desk.AgentID, len(q.cfg.Members))
-	for i, m := range q.cfg.Members {
-		members[i] = desk.AgentID(m)
-	}
-	// The reservation outlives the ringing by a margin: it is the net below it.
-	deadline := now.Add(q.cfg.RingTimeout + 10*time.Second)
-	var taken []*desk.Offer
-	switch q.cfg.Strategy {
-	case "ring-all":
-		taken = q.pool.OfferAll(members, skip, deadline)
-	default:
-		if o, ok := q.pool.Offer(members, strategyOf(q.cfg.Strategy), skip, deadline); ok {
-			taken = append(taken, o)
-		}
-	}
-	offers := make([]offer, 0, len(taken))
-	for _, o := range taken {
-		ext := string(o.Agent())
-		offers = append(offers, offer{
-			ext:    ext,
-			accept: o.Accept,
-			decline: func(result string) {
-				o.Decline(result)
-				q.box.post(agentRefused{w.c, ext, time.Now()})
-			},
-			release: o.Release,
-		})
-	}
-	return offers
-}
-
 func strategyOf(name string) desk.Strategy {
-	if name == "round-robin" {
+	switch name {
+	case "round-robin":
 		return desk.RoundRobin
+	case "ring-all":
+		return desk.RingAll
 	}
 	return desk.LongestIdle
 }

@@ -60,7 +60,8 @@ func (s *Switch) apply(ctx context.Context) {
 	old := s.queues
 	s.queues = map[string]*runningQueue{}
 	for _, q := range live.Queues {
-		if r := old[q.Name]; r != nil && sameQueue(r.cfg, q) {
+		if r := old[q.Name]; r != nil {
+			r.box.post(queueConfigured{q})
 			s.queues[q.Name] = r
 			delete(old, q.Name)
 			continue
@@ -89,24 +90,6 @@ func (s *Switch) apply(ctx context.Context) {
 	for _, r := range kept {
 		r.cancel()
 	}
-}
-
-// queueClosing ends a queue that the configuration no longer has: its callers
-// overflow, then its goroutine ends.
-type queueClosing struct{ cancel context.CancelFunc }
-
-func (ev queueClosing) on(q *queue) {
-	for _, w := range q.waiting {
-		w.c.post(queueOverflowed{q})
-	}
-	q.waiting = nil
-	ev.cancel()
-}
-
-func sameQueue(a, b QueueConfig) bool {
-	members := slices.Equal(a.Members, b.Members)
-	a.Members, b.Members = nil, nil
-	return members && fmt.Sprint(a) == fmt.Sprint(b)
 }
 
 func sameTrunk(a, b TrunkConfig) bool { return fmt.Sprint(a) == fmt.Sprint(b) }

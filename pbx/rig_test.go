@@ -70,6 +70,8 @@ type rig struct {
 	stop                    func()
 	lenient                 bool // the peers break rules themselves: what they complain of says nothing
 	wrap                    func(media.Engine) media.Engine
+	prepare                 func(*pbx.Switch) // may change the switch before it runs
+	forget                  bool              // peers keep no log: a long simulation
 }
 
 // scenario runs f against a running switch in a bubble of its own, and then
@@ -186,7 +188,7 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
 		Name: "carrier", Listen: r.net.Listen, Addr: carrierAddr, Switch: listenerOf(r.carrierBy), Seed: 7,
 		Transport: r.carrierBy, Streams: r.net.Streamers(), TLS: r.carrierKeys,
-		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)},
+		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)}, Forget: r.forget,
 	})
 	r.must(err)
 	for i, e := range cfg.Extensions {
@@ -195,8 +197,8 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 		p, err := pbxtest.NewPhone(pbxtest.PeerConfig{
 			Name: e.Number, Password: cfg.Secrets.Extensions[e.Number], Listen: r.net.Listen, Addr: addr, Switch: listenerOf(r.phonesBy), Seed: uint64(100 + i),
 			Voice:  pbxtest.Voice{Say: pbxtest.Tone(phoneHz + 30*i)},
-			Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)),
-			Large:  r.large, Transport: r.phonesBy, Streams: r.net.Streamers(), TLS: r.phonesKeys,
+			Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)), Forget: r.forget,
+			Large: r.large, Transport: r.phonesBy, Streams: r.net.Streamers(), TLS: r.phonesKeys,
 		})
 		r.must(err)
 		r.phones[e.Number] = p
@@ -260,6 +262,9 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 		ListenStream: r.net.ListenStream, DialStream: r.net.DialStream,
 	})
 	r.must(err)
+	if r.prepare != nil {
+		r.prepare(r.sw)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ectx, ecancel := context.WithCancel(context.Background())
 	rctx, rcancel := context.WithCancel(context.Background())

@@ -76,17 +76,27 @@ func (ev phoneSilent) on(c *call) {
 
 func newRinging(c *call, offers []offer, timeout time.Duration) *ringing {
 	r := &ringing{c: c}
-	now := time.Now()
-	for _, o := range offers {
-		r.tries = append(r.tries, &try{offer: o, ring: store.Ring{Extension: o.ext, From: now}})
-	}
+	r.add(offers)
 	r.timer = time.AfterFunc(timeout, func() { c.post(ringTimedOut{r}) })
 	return r
 }
 
+func (r *ringing) add(offers []offer) []*try {
+	from, now := len(r.tries), time.Now()
+	for _, o := range offers {
+		r.tries = append(r.tries, &try{offer: o, ring: store.Ring{Extension: o.ext, From: now}})
+	}
+	return r.tries[from:]
+}
+
 // start sends an INVITE to every contact of every extension.
-func (r *ringing) start(to func(b binding) callee) {
-	for _, t := range r.tries {
+func (r *ringing) start(to func(b binding) callee) { r.dial(r.tries, to) }
+
+// join lets more phones ring, as long as those that ring already.
+func (r *ringing) join(offers []offer, to func(b binding) callee) { r.dial(r.add(offers), to) }
+
+func (r *ringing) dial(tries []*try, to func(b binding) callee) {
+	for _, t := range tries {
 		if r.c.s.engaged(t.offer.ext, r.c) {
 			t.finish("busy")
 			continue

@@ -121,11 +121,11 @@ func TestMusicUntilSomebodyIsFree(t *testing.T) {
 		first := r.call()
 		agent := r.answeredBy("101")
 		var waiting []*pbxtest.Call
-		for range 3 {
+		for range 4 {
 			waiting = append(waiting, r.call())
 			time.Sleep(3 * time.Second)
 		}
-		if q := r.sw.Status().Queues[0]; q.Waiting != 3 {
+		if q := r.sw.Status().Queues[0]; q.Waiting != 4 {
 			t.Errorf("queue %+v", q)
 		}
 		time.Sleep(20 * time.Second)
@@ -141,6 +141,10 @@ func TestMusicUntilSomebodyIsFree(t *testing.T) {
 				t.Fatalf("caller %d is not the one who talks", i)
 			}
 			call.Hangup()
+		}
+		// Three of them waited already while the one before was answered: a pace is known.
+		if q := r.sw.Status().Queues[0]; q.Expected <= 0 || q.Expected > time.Minute {
+			t.Errorf("expected wait %v", q.Expected)
 		}
 		for _, rec := range r.records() {
 			if rec.Recording.Outcome != store.OutcomeOK {

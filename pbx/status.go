@@ -129,6 +129,9 @@ type QueueStatus struct {
 	Open    bool
 	Waiting int
 	Longest time.Duration // the longest wait now
+	// Expected is what whoever comes now will wait, guessed from the last answers;
+	// zero if nothing can be said.
+	Expected time.Duration
 }
 
 // publish puts the call's present state where Status finds it.
@@ -215,13 +218,15 @@ func (s *Switch) Status() Status {
 	}
 	now := time.Now()
 	for _, q := range queues {
-		qs := QueueStatus{Name: q.cfg.Name, Open: s.line(q.cfg).Open(now)}
+		cfg := q.config()
+		qs := QueueStatus{Name: cfg.Name, Open: s.line(cfg).Open(now)}
 		for _, c := range st.Calls {
-			if c.Queue == q.cfg.Name && (c.Phase == phaseQueued || c.Phase == phaseRinging) {
+			if c.Queue == cfg.Name && (c.Phase == phaseQueued || c.Phase == phaseRinging) {
 				qs.Waiting++
 				qs.Longest = max(qs.Longest, now.Sub(c.Queued))
 			}
 		}
+		qs.Expected, _ = q.expect(qs.Waiting + 1)
 		st.Queues = append(st.Queues, qs)
 	}
 	sort.Slice(st.Queues, func(i, j int) bool { return st.Queues[i].Name < st.Queues[j].Name })

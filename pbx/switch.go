@@ -68,6 +68,9 @@ type Switch struct {
 	cfg  Config // as started; what may change at reload is read by config
 	live atomic.Pointer[liveConfig]
 
+	// secret tells whether keys may be said to the peer at a hop.
+	secret func(hop) bool
+
 	draining atomic.Bool
 	running  atomic.Bool
 	counts   counters
@@ -119,6 +122,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	if s.resolver = p.Resolver; s.resolver == nil {
 		s.resolver = newSystemResolver()
 	}
+	s.secret = func(h hop) bool { return h.transport == "TLS" }
 	s.music = media.HoldMusic()
 	var err error
 	if s.prompts.closed, err = spoken("closed"); err != nil {
@@ -442,16 +446,18 @@ func (s *Switch) serveInDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 	}
 }
 
-// strayResponse gives a repeated 2xx to its leg, to be acknowledged again.
-func (s *Switch) strayResponse(res *sip.Response) {
+// strayResponse gives a repeated 2xx to its leg, to be acknowledged again; false
+// if there is none any more.
+func (s *Switch) strayResponse(res *sip.Response) bool {
 	materialize(res)
+	if !res.IsSuccess() {
+		return false
+	}
 	tag, _ := res.From().Params.Get("tag")
 	s.mu.Lock()
 	l := s.dialogs[dialogID{res.CallID().Value(), tag}]
 	s.mu.Unlock()
-	if l != nil {
-		l.post(strayReceived{l, res})
-	}
+	return l != nil && l.post(strayReceived{l, res})
 }
 
 func (s *Switch) optionsResponse(req *sip.Request) *sip.Response {

@@ -216,9 +216,7 @@ func (e *endpoint) exchange(req *sip.Request, to hop, last bool, on func(res *si
 	}
 	answered, final := false, false
 	tx.OnRetransmission(func(res *sip.Response) {
-		if validateResponse(res) == nil {
-			e.stray(res)
-		}
+		e.unmatched(res)
 	})
 	for {
 		select {
@@ -229,6 +227,10 @@ func (e *endpoint) exchange(req *sip.Request, to hop, last bool, on func(res *si
 			}
 			materialize(res)
 			answered, final = true, final || res.StatusCode >= 200
+			if res.StatusCode >= 300 && req.IsInvite() {
+				e.acks.refusing(req, to) // sipgo has acknowledged it once
+				tx.Terminate()
+			}
 			on(res, nil)
 			if final && !req.IsInvite() {
 				// Later copies of the response are nobody's business; sipgo
@@ -310,6 +312,15 @@ func (e *endpoint) refusesTCP(remote netip.AddrPort) bool {
 	return ok
 }
 
+// unmatched takes a response that belongs to no transaction any more.
+func (e *endpoint) unmatched(res *sip.Response) {
+	if validateResponse(res) == nil && !e.stray(res) {
+		if ack, to := e.acks.of(res); ack != nil {
+			e.deliverACK(ack, to)
+		}
+	}
+}
+
 // drain reads a finished transaction's channel until it terminates, as sipgo
 // requires, without holding up the caller.
 func (e *endpoint) drain(tx *sip.ClientTx) {
@@ -354,6 +365,11 @@ func (e *endpoint) send(transport string, req *sip.Request, do func() error) err
 
 // sendACK sends an ACK for a 2xx, which is no transaction (RFC 3261 §13.2.2.4).
 func (e *endpoint) sendACK(req *sip.Request, to hop) {
+	e.acks.sending(req, to)
+	e.deliverACK(req, to)
+}
+
+func (e *endpoint) deliverACK(req *sip.Request, to hop) {
 	if to.transport == "UDP" {
 		e.writeACK(req, to.transport)
 		return

@@ -294,7 +294,7 @@ func (t *transferring) comeBack() {
 		if q := t.s.queue(t.rec.Queue); q != nil {
 			t.script = in
 			in.b, in.queue, in.phase = nil, q, phaseQueued
-			in.rec.BeginStay(q.cfg.Name, time.Now())
+			in.rec.BeginStay(q.config().Name, time.Now())
 			in.save()
 			q.comeBack(in, in.proof)
 			return

@@ -53,9 +53,11 @@ const (
 	// stuckAfter is how long the disk may take for a pass of the writer or for a
 	// sync until the recorder says that it cannot record.
 	stuckAfter = 5 * time.Second
-	probeEvery = 5 * time.Second
-	retryFirst = time.Second
-	retryMost  = time.Minute
+	// writerSteps is into how many steps a round of the writer is divided.
+	writerSteps = 20
+	probeEvery  = 5 * time.Second
+	retryFirst  = time.Second
+	retryMost   = time.Minute
 	// leastFree is the room on the disk below which the recorder is not ready.
 	// It goes on with what it has begun.
 	leastFree = 64 << 20
@@ -69,7 +71,7 @@ type Config struct {
 	Log   *slog.Logger
 	// Workers is how many recordings are rendered at the same time; 0 means 1.
 	Workers int
-	// FlushEvery is the time between two blocks of a journal; 0 means 200 ms,
+	// FlushEvery is the time between two blocks of a journal; 0 means 400 ms,
 	// and it is at most half a second.
 	FlushEvery time.Duration
 }
@@ -147,7 +149,7 @@ func New(cfg Config) *Recorder {
 		cfg.Workers = 1
 	}
 	if cfg.FlushEvery <= 0 {
-		cfg.FlushEvery = 200 * time.Millisecond
+		cfg.FlushEvery = 400 * time.Millisecond
 	}
 	cfg.FlushEvery = min(cfg.FlushEvery, maxBlock*time.Microsecond)
 	r := &Recorder{cfg: cfg, began: make(chan struct{}, 1), worry: make(chan struct{}, 1), word: make(chan struct{}, 1)}
@@ -286,39 +288,56 @@ func (r *Recorder) try(k trouble, work func() error) error {
 }
 
 // write drains the taps of all recordings until ctx is done and none is left.
+// Each is drained once in FlushEvery, but not all at the same time: a round has
+// up to writerSteps steps, so that what the packet loops need of the processor
+// never waits for the blocks of hundreds of calls.
 func (r *Recorder) write(ctx context.Context) {
-	tick := time.NewTicker(r.cfg.FlushEvery)
-	defer tick.Stop()
-	ticks, stop := true, ctx.Done()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stop := ctx.Done()
+	var some []*Recording
+	var round, next, left int // recordings of this round, the next of them, how many are left
 	for {
 		r.mu.Lock()
-		active := slices.Clone(r.active)
+		active := len(r.active)
+		if left == 0 { // what begins from now on waits for the next round
+			round, next, left = active, 0, active
+		}
+		steps := max(1, min(round, writerSteps))
+		n := min((round+steps-1)/steps, left)
+		some = append(some[:0], r.active[next:next+n]...)
 		r.mu.Unlock()
-		for _, c := range active {
+		next, left = next+n, left-n
+		for _, c := range some {
 			if c.drain() {
 				r.ended(c)
+				next-- // those behind it have moved up
 			}
 		}
-		if len(active) == 0 {
+		clear(some)
+		if active == 0 {
 			if stop == nil {
 				return
 			}
-			tick.Stop()
-			ticks = false
+			timer.Stop()
+		} else {
+			timer.Reset(r.cfg.FlushEvery / time.Duration(steps))
 		}
-		select {
-		case <-tick.C:
-		case <-r.began:
-			if !ticks { // and only then: beginnings must not put draining off
-				tick.Reset(r.cfg.FlushEvery)
-				ticks = true
+		for idle := active == 0; ; {
+			select {
+			case <-timer.C:
+			case <-r.began:
+				if !idle { // beginnings must not put draining off, nor bring it on
+					continue
+				}
+			case <-stop:
+				stop = nil
+				r.mu.Lock()
+				r.stopping = true
+				r.mu.Unlock()
+				wake(r.worry)
 			}
-		case <-stop:
-			stop = nil
-			r.mu.Lock()
-			r.stopping = true
-			r.mu.Unlock()
-			wake(r.worry)
+			break
 		}
 	}
 }

@@ -336,7 +336,7 @@ func TestFullDiskDegrades(t *testing.T) {
 		c.Finish(rec, time.Now())
 		got := v.ended(c.Day(), rec.ID)
 		n := got.Recording.Counts
-		if got.Recording.Outcome != store.OutcomeDegraded || got.Recording.Reason == "" || n.WriteFails < 14 || n.WriteFails > 16 {
+		if got.Recording.Outcome != store.OutcomeDegraded || got.Recording.Reason == "" || n.WriteFails < 7 || n.WriteFails > 8 {
 			t.Errorf("recording %+v", got.Recording)
 		}
 		for side := range 2 {

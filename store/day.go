@@ -19,6 +19,7 @@ import (
 // nothing to wait for.)
 type ledger struct {
 	db   *bbolt.DB
+	then func() // after each commit; nil is nothing
 	jobs chan *ledgerJob
 	quit chan struct{}
 	done chan struct{}
@@ -33,7 +34,7 @@ type ledgerJob struct {
 // maxGroup bounds a transaction.
 const maxGroup = 512
 
-func openLedger(root *os.Root, name string, buckets [][]byte) (*ledger, error) {
+func openLedger(root *os.Root, name string, buckets [][]byte, then func()) (*ledger, error) {
 	db, err := bbolt.Open(name, 0o600, ledgerOptions(root))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
@@ -59,7 +60,7 @@ func openLedger(root *os.Root, name string, buckets [][]byte) (*ledger, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make tables of %s: %w", name, err), db.Close())
 	}
-	l := &ledger{db: db, jobs: make(chan *ledgerJob), quit: make(chan struct{}), done: make(chan struct{})}
+	l := &ledger{db: db, then: then, jobs: make(chan *ledgerJob), quit: make(chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l, nil
 }
@@ -118,6 +119,9 @@ func (l *ledger) commit(group []*ledgerJob) {
 			if j.err == nil {
 				j.err = err
 			}
+		}
+		if l.then != nil {
+			l.then()
 		}
 		return
 	}
@@ -326,7 +330,7 @@ func (s *Store) openDay(day ordinance.Day, create bool) (*ledger, error) {
 			}
 		}
 	}
-	l, err := openLedger(s.root, path.Join(dayDir(day), "day.db"), dayBuckets)
+	l, err := openLedger(s.root, path.Join(dayDir(day), "day.db"), dayBuckets, s.files.committed)
 	if err != nil {
 		return nil, err
 	}

@@ -94,11 +94,12 @@ type acked struct {
 	recordings map[ID][]byte
 	blocks     map[ID][]string // of journals
 	moved      map[ID]bool
-	doomed     bool // Sweep returned nil
+	synced     map[ID]bool // journals of which SyncJournals was told
+	doomed     bool        // Sweep returned nil
 }
 
 func newAcked() *acked {
-	return &acked{map[ID]CallRecord{}, map[ID][]byte{}, map[ID][]string{}, map[ID]bool{}, false}
+	return &acked{map[ID]CallRecord{}, map[ID][]byte{}, map[ID][]string{}, map[ID]bool{}, map[ID]bool{}, false}
 }
 
 func (a *acked) clone() *acked {
@@ -115,6 +116,9 @@ func (a *acked) clone() *acked {
 	for id := range a.moved {
 		b.moved[id] = true
 	}
+	for id := range a.synced {
+		b.synced[id] = true
+	}
 	b.doomed = a.doomed
 	return b
 }
@@ -125,6 +129,15 @@ func (a *acked) clone() *acked {
 func script(s *Store, a *acked) {
 	today := ordinance.DayOf(time.Now())
 	due, yesterday := today.Next(-200), today.Next(-1)
+	// A recording without a journal: nothing but its own call syncs its day.
+	direct, content := call(today.Next(-2), time.Hour), []byte("put at once")
+	f, err := s.PutFile(direct.Day, direct.ID, func(w io.Writer) error { _, err := w.Write(content); return err })
+	if err == nil {
+		direct.Recording = Recording{Outcome: OutcomeOK, Size: f.Size, SHA256: f.SHA256}
+		if s.CommitRecording(direct) == nil {
+			a.calls[direct.ID], a.recordings[direct.ID] = direct, content
+		}
+	}
 	for i, day := range []ordinance.Day{due, yesterday} {
 		plain := call(day, time.Hour)
 		if s.PutCall(plain) == nil {
@@ -145,7 +158,9 @@ func script(s *Store, a *acked) {
 				a.blocks[rec.ID] = append(a.blocks[rec.ID], block)
 			}
 		}
-		_ = s.SyncJournals()
+		if s.SyncJournals() == nil {
+			a.synced[rec.ID] = true
+		}
 		_ = j.Close()
 		content := bytes.Repeat([]byte("audio"), 1000)
 		f, err := s.PutFile(day, rec.ID, func(w io.Writer) error {
@@ -323,7 +338,7 @@ func TestCrashAroundEveryOperation(t *testing.T) {
 	script(s, a)
 	f.at, f.after = func(int) error { return nil }, nil
 	closeTest(t, s)
-	if len(moments) < 80 || !a.doomed || len(a.recordings) != 2 {
+	if len(moments) < 80 || !a.doomed || len(a.recordings) != 3 {
 		t.Fatalf("%d moments, acknowledged %+v", len(moments), a)
 	}
 	for _, m := range moments {

@@ -21,7 +21,10 @@ type fileOps struct {
 	rename   func(root *os.Root, from, to string) error
 	unlink   func(root *os.Root, name string) error // a file or an empty folder
 	mkdir    func(root *os.Root, name string) error
-	isMount  func(f *os.File, name string) (bool, error) // a name below the folder f
+	// committed comes after each commit of a database, which bbolt writes by
+	// itself; nil is nothing.
+	committed func()
+	isMount   func(f *os.File, name string) (bool, error) // a name below the folder f
 }
 
 // osFiles is the operating system.

@@ -128,7 +128,7 @@ func TestClockMovedWhileRunning(t *testing.T) {
 		s.mu.Unlock()
 		must(t, s.beat(time.Now()))
 		closeTest(t, s)
-		s = openTest(t, Config{Dir: s.cfg.Dir, clock: m.facts()})
+		s = openTest(t, Config{Dir: s.cfg.Dir, clock: m.facts(), Heartbeat: 12 * time.Hour})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()

@@ -271,7 +271,7 @@ func TestMasterKey(t *testing.T) {
 	s = openTest(t, Config{Dir: plain, MasterKey: name})
 	must(t, s.PutCall(rec))
 	closeTest(t, s)
-	l, err := openLedger(mustRoot(t, plain), centralFile, centralBuckets)
+	l, err := openLedger(mustRoot(t, plain), centralFile, centralBuckets, nil)
 	must(t, err)
 	must(t, errors.Join(l.update(deleteMaster), l.close()))
 	if _, err := Open(Config{Dir: plain, MasterKey: name}); err == nil || !strings.Contains(err.Error(), "before vaults were sealed") {

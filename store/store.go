@@ -172,7 +172,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	if err := s.openRoot(); err != nil {
 		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
-	if s.central, err = openLedger(s.root, centralFile, centralBuckets); err != nil {
+	if s.central, err = openLedger(s.root, centralFile, centralBuckets, s.files.committed); err != nil {
 		if errors.Is(err, berrors.ErrTimeout) {
 			err = ErrInUse
 		}

@@ -173,26 +173,21 @@ func (s *Store) LastSweep() SweepReport {
 }
 
 // keepReport stores a report; one of the same cutoff is continued, so that a
-// day has one protocol however often the vault was opened on it.
+// day has one protocol however often the vault was opened on it. The days in
+// it are those that bury has entered.
 func (s *Store) keepReport(r SweepReport) error {
-	key := []byte(r.Cutoff.String())
 	var kept SweepReport
 	err := s.central.update(func(tx *bbolt.Tx) error {
+		old, err := storedReport(tx, r)
+		if err != nil {
+			return err
+		}
 		kept = r
-		var err error
+		kept.Began, kept.Days = old.Began, old.Days
 		if kept.Audit, err = auditHead(tx); err != nil {
 			return err
 		}
-		b := tx.Bucket(bucketSweeps)
-		if text := b.Get(key); text != nil {
-			var old SweepReport
-			if err := json.Unmarshal(text, &old); err != nil {
-				return fmt.Errorf("report of %v: %w", r.Cutoff, err)
-			}
-			kept.Began = old.Began
-			kept.Days = append(old.Days, r.Days...)
-		}
-		return putJSON(b, key, kept)
+		return putJSON(tx.Bucket(bucketSweeps), []byte(r.Cutoff.String()), kept)
 	})
 	if err != nil {
 		return err
@@ -201,6 +196,21 @@ func (s *Store) keepReport(r SweepReport) error {
 	s.lastSweep = kept
 	s.mu.Unlock()
 	return nil
+}
+
+// storedReport is what is kept of the sweeps with r's cutoff, or r without its
+// days if that is nothing.
+func storedReport(tx *bbolt.Tx, r SweepReport) (SweepReport, error) {
+	text := tx.Bucket(bucketSweeps).Get([]byte(r.Cutoff.String()))
+	if text == nil {
+		r.Days = nil
+		return r, nil
+	}
+	var old SweepReport
+	if err := json.Unmarshal(text, &old); err != nil {
+		return old, fmt.Errorf("report of %v: %w", r.Cutoff, err)
+	}
+	return old, nil
 }
 
 // sweepDay removes one day. Its steps, each durable before the next:
@@ -215,7 +225,7 @@ func (s *Store) keepReport(r SweepReport) error {
 //  4. The folder is removed, days/ synced, and the folder looked for. If it is
 //     there, the day stays doomed.
 //  5. One transaction: deletion instant and verification into the tombstones,
-//     the line says gone.
+//     the day into the protocol, the line says gone.
 //
 // A crash before 2 leaves a day that is due; one after it a doomed day, with
 // which a later sweep goes on at 3. Tombstones are keyed by day, kind and id,
@@ -482,6 +492,14 @@ func (s *Store) bury(day ordinance.Day, run SweepReport) (SweptDay, error) {
 		swept = SweptDay{
 			DueDay:     DueDay{Day: day, LastDay: l.LastDay, Calls: l.Calls, Recordings: l.Recordings, Bytes: l.Bytes},
 			Tombstones: l.Tombstones, ListSHA256: l.ListSHA256, Removed: now, Late: late, Audit: head.Seq,
+		}
+		report, err := storedReport(tx, run)
+		if err != nil {
+			return err
+		}
+		report.Days = append(report.Days, swept)
+		if err := putJSON(tx.Bucket(bucketSweeps), []byte(run.Cutoff.String()), report); err != nil {
+			return err
 		}
 		return tx.Bucket(bucketIntegrity).Delete([]byte(day.String()))
 	})

@@ -120,7 +120,7 @@ func until(t testing.TB, instant string) {
 func TestHalfAYearOfNights(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		until(t, "2026-07-20T10:00:00Z")
-		s := openTest(t, Config{Heartbeat: 12 * time.Hour})
+		s := openTest(t, Config{Heartbeat: 12 * time.Hour, OpenDays: 250})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		start := func() { go func() { done <- s.Run(ctx) }() }
@@ -144,7 +144,7 @@ func TestHalfAYearOfNights(t *testing.T) {
 				must(t, <-done)
 				closeTest(t, s)
 				time.Sleep(3 * 24 * time.Hour)
-				s = openTest(t, Config{Dir: s.cfg.Dir, Heartbeat: 12 * time.Hour})
+				s = openTest(t, Config{Dir: s.cfg.Dir, Heartbeat: 12 * time.Hour, OpenDays: 250})
 				ctx, cancel = context.WithCancel(t.Context())
 				start()
 				synctest.Wait()

@@ -86,6 +86,8 @@ type Queue struct {
 	Open    bool          `json:"open"`
 	Waiting int           `json:"waiting"`
 	Longest time.Duration `json:"longest_wait_ns"`
+	// Expected is what whoever comes now will wait; 0 if nothing can be said.
+	Expected time.Duration `json:"expected_wait_ns"`
 }
 
 // Agent is an agent's state.

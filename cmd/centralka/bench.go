@@ -11,6 +11,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -20,8 +23,14 @@ type benchFlags struct {
 	Calls   int     `json:"calls"`
 	Seconds int     `json:"seconds"`
 	Rate    float64 `json:"setups_per_second"`
+	Busy    int     `json:"computing_goroutines"`
 	json    string
 	profile string
+	floor   string
+	alone   bool
+	write   string
+	scale   bool
+	cores   benchCores
 }
 
 // runBench is the command bench: the switch in a process of its own, as serve
@@ -39,6 +48,11 @@ func runBench(args []string, stdout, stderr io.Writer) int {
 	fs.IntVar(&f.Seconds, "seconds", 20, "`seconds` to measure with all calls up")
 	fs.Float64Var(&f.Rate, "rate", 20, "calls to set up per `second`")
 	fs.StringVar(&f.json, "json", "", "`file` to write the results to, as JSON")
+	fs.StringVar(&f.floor, "floor", "", "`program` made of bench/relay.c, to compare with")
+	fs.IntVar(&f.Busy, "busy", 0, "`goroutines` that compute all the time in the switch's process; its CPU then says nothing")
+	fs.BoolVar(&f.scale, "scale", false, "measure 20, 100, 200, 500 and 1000 calls, until one run fails")
+	fs.StringVar(&f.write, "write", "", "`page` to write the results to, between their marks; a picture goes beside it")
+	fs.BoolVar(&f.alone, "alone", false, "measure the switch only, no rivals")
 	fs.StringVar(&f.profile, "profile", "", "`folder` to write CPU and allocation profiles of the switch to")
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
@@ -49,25 +63,72 @@ func runBench(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
-	r, err := bench(ctx, f, stderr)
+	cores, err := benchPin()
 	if err != nil {
 		fmt.Fprintln(stderr, "centralka bench:", err)
 		return exitFailed
 	}
-	if err := r.print(stdout); err != nil {
+	f.cores = cores
+	run := runBenchOnce
+	if f.scale {
+		run = runBenchScale
+	}
+	passed, err := run(ctx, f, stdout, stderr)
+	if err != nil {
 		fmt.Fprintln(stderr, "centralka bench:", err)
-		return exitFailed
 	}
-	if f.json != "" {
-		if err := r.writeJSON(f.json); err != nil {
-			fmt.Fprintln(stderr, "centralka bench:", err)
-			return exitFailed
-		}
-	}
-	if len(r.Failures) > 0 {
+	if err != nil || !passed {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// runBenchOnce measures once and shows it.
+func runBenchOnce(ctx context.Context, f benchFlags, stdout, stderr io.Writer) (passed bool, err error) {
+	r, err := bench(ctx, f, stderr)
+	if err != nil {
+		return false, err
+	}
+	if err := r.print(stdout); err != nil {
+		return false, err
+	}
+	if f.json != "" {
+		if err := r.writeJSON(f.json); err != nil {
+			return false, err
+		}
+	}
+	if f.write != "" {
+		kind := "table"
+		if f.Busy > 0 {
+			kind = "busy"
+		}
+		if err := benchWritePage(f.write, kind, r.markdown()); err != nil {
+			return false, err
+		}
+	}
+	return len(r.Failures) == 0, nil
+}
+
+// runBenchScale measures ever more calls and shows and draws it. A run that
+// fails is the limit that was looked for; only if none passes, nothing does.
+func runBenchScale(ctx context.Context, f benchFlags, stdout, stderr io.Writer) (passed bool, err error) {
+	points, last, err := benchScale(ctx, f, stderr)
+	if err != nil {
+		return false, err
+	}
+	table := benchScaleTable(points)
+	fmt.Fprint(stdout, table)
+	if f.write != "" {
+		picture := strings.TrimSuffix(f.write, filepath.Ext(f.write)) + "-scale.svg"
+		if err := os.WriteFile(picture, []byte(benchScaleSVG(points)), 0o644); err != nil {
+			return false, err
+		}
+		text := fmt.Sprintf("%s %d s each.\n\n![Processor time per packet by number of calls](%s)\n\n%s", benchWhere(&last), f.Seconds, filepath.Base(picture), table)
+		if err := benchWritePage(f.write, "scale", text); err != nil {
+			return false, err
+		}
+	}
+	return points[0].Failed == "", nil
 }
 
 // bench is one run; its order is the order of the table.
@@ -76,6 +137,15 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	r.Config, r.Date, r.Version = f, time.Now().UTC().Truncate(time.Second), version()
 	if r.Machine, err = benchThisMachine(); err != nil {
 		return r, err
+	}
+	if !f.alone {
+		for _, v := range benchRivals(f, say) {
+			res, err := benchAgainst(ctx, f, f.cores, v, say)
+			if err != nil {
+				return r, err
+			}
+			r.Rivals = append(r.Rivals, res)
+		}
 	}
 	dir, err := os.MkdirTemp("", "centralka-bench-")
 	if err != nil {
@@ -109,10 +179,14 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 		return r, err
 	}
 	begin := []string{"serve", "--config", path}
-	if f.profile != "" {
-		begin = []string{"bench", "switch", path, f.profile}
+	if f.profile != "" || f.Busy > 0 {
+		begin = []string{"bench", "switch", path, f.profile, strconv.Itoa(f.Busy)}
 	}
-	child, err := startBenchChild(dir, begin...)
+	cmd, err := benchSelf(begin...)
+	if err != nil {
+		return r, err
+	}
+	child, err := startBenchChild(dir, cmd, f.cores)
 	if err != nil {
 		return r, err
 	}
@@ -152,7 +226,7 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	}
 
 	say("measuring %d s", f.Seconds)
-	before, after, err := city.steady(ctx, child, f, say)
+	before, after, err := city.steady(ctx, child, f, &r.Drift, say)
 	if err != nil {
 		return r, err
 	}
@@ -160,7 +234,8 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 	if err := benchPause(ctx, child, 500*time.Millisecond); err != nil {
 		return r, err
 	}
-	r.measured(f, idle, before, after, load.picture())
+	r.measured(f.Calls, idle, before, after, load.picture())
+	r.Setup = benchQuantilesOf(&r.setup)
 	r.Packets = load.sum()
 	if r.KernelDrops, err = city.drops(); err != nil {
 		return r, err
@@ -193,10 +268,10 @@ func bench(ctx context.Context, f benchFlags, stderr io.Writer) (r benchResult, 
 }
 
 // steady watches the calls talk and returns the switch's usage before and
-// after.
-func (c *benchCity) steady(ctx context.Context, child *benchChild, f benchFlags, say func(string, ...any)) (before, after benchSample, err error) {
+// after; drift is what it held after a tenth of the time and at the end.
+func (c *benchCity) steady(ctx context.Context, child *benchChild, f benchFlags, drift *benchDrift, say func(string, ...any)) (before, after benchSample, err error) {
 	pid := child.cmd.Process.Pid
-	if f.profile != "" {
+	if f.profile != "" || f.Busy > 0 {
 		if err := child.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
 			return before, after, fmt.Errorf("begin the profile: %w", err)
 		}
@@ -209,7 +284,12 @@ func (c *benchCity) steady(ctx context.Context, child *benchChild, f benchFlags,
 		if err := benchPause(ctx, child, time.Until(before.at.Add(time.Duration(s)*time.Second))); err != nil {
 			return before, after, err
 		}
-		if s%5 == 0 && s < f.Seconds {
+		if s == 1+f.Seconds/10 {
+			if drift.First, err = benchHeldBy(pid); err != nil {
+				return before, after, err
+			}
+		}
+		if s%5 == 0 && s < f.Seconds && (f.Seconds <= 60 || s%60 == 0) {
 			now := c.load.picture()
 			say("  %d s: %d packets relayed, delay p99 %v", s, now.got, now.delay.quantile(0.99).Round(time.Microsecond))
 		}
@@ -218,7 +298,10 @@ func (c *benchCity) steady(ctx context.Context, child *benchChild, f benchFlags,
 		return before, after, err
 	}
 	c.load.measure(false)
-	if f.profile != "" {
+	if drift.Last, err = benchHeldBy(pid); err != nil {
+		return before, after, err
+	}
+	if f.profile != "" || f.Busy > 0 {
 		if err := child.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
 			return before, after, fmt.Errorf("end the profile: %w", err)
 		}
@@ -249,12 +332,21 @@ func benchSampleOf(pid int) (benchSample, error) {
 	return benchSample{time.Now(), u}, err
 }
 
-// runBenchSwitch is the switch of a bench with profiles: serve, and between
-// two SIGUSR1 a CPU profile, then one of allocations. Its arguments are the
-// configuration and the profiles' folder.
+// runBenchSwitch is the switch of a bench with profiles, or beside goroutines
+// that compute: serve, and between two SIGUSR1 a CPU profile, then one of
+// allocations, and the computing. Its arguments are the configuration, the
+// profiles' folder and how many goroutines compute.
 func runBenchSwitch(args []string, stdout, stderr io.Writer) int {
-	if len(args) != 2 {
-		fmt.Fprintln(stderr, "centralka bench switch: configuration and folder are wanted")
+	busy := 0
+	if len(args) == 3 {
+		n, err := strconv.Atoi(args[2])
+		if err != nil {
+			args = nil
+		}
+		busy = n
+	}
+	if len(args) != 3 {
+		fmt.Fprintln(stderr, "centralka bench switch: configuration, folder and computing goroutines are wanted")
 		return exitUsage
 	}
 	toggles := make(chan os.Signal, 2)
@@ -262,7 +354,7 @@ func runBenchSwitch(args []string, stdout, stderr io.Writer) int {
 	defer signal.Stop(toggles)
 	done := make(chan struct{})
 	profiled := make(chan error, 1)
-	go func() { profiled <- benchProfile(args[1], toggles, done) }()
+	go func() { profiled <- benchProfile(args[1], busy, toggles, done) }()
 	code := runServe([]string{"--config", args[0]}, stdout, stderr)
 	close(done)
 	if err := <-profiled; err != nil {
@@ -272,13 +364,30 @@ func runBenchSwitch(args []string, stdout, stderr io.Writer) int {
 	return code
 }
 
-func benchProfile(dir string, toggles <-chan os.Signal, done <-chan struct{}) (err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+// benchProfile profiles, and computes, from one signal to the next.
+func benchProfile(dir string, busy int, toggles <-chan os.Signal, done <-chan struct{}) (err error) {
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
 	}
 	select {
 	case <-toggles:
 	case <-done:
+		return nil
+	}
+	enough := make(chan struct{})
+	var computing sync.WaitGroup
+	for range busy {
+		computing.Go(func() { benchCompute(enough) })
+	}
+	defer computing.Wait()
+	defer close(enough)
+	if dir == "" {
+		select {
+		case <-toggles:
+		case <-done:
+		}
 		return nil
 	}
 	cpu, err := os.Create(filepath.Join(dir, "cpu.pprof"))
@@ -299,4 +408,18 @@ func benchProfile(dir string, toggles <-chan os.Signal, done <-chan struct{}) (e
 		return err
 	}
 	return errors.Join(pprof.Lookup("allocs").WriteTo(allocs, 0), allocs.Close())
+}
+
+// benchCompute computes until it is enough.
+func benchCompute(enough <-chan struct{}) {
+	for x := uint64(1); ; {
+		select {
+		case <-enough:
+			return
+		default:
+		}
+		for i := range uint64(100_000) {
+			x = x*6364136223846793005 + i
+		}
+	}
 }

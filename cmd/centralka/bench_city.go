@@ -55,10 +55,7 @@ type benchTalk struct {
 
 func newBenchCity(dir string, calls int, load *benchLoad) (*benchCity, error) {
 	c := &benchCity{dir: dir, calls: calls, load: load, talks: make([]benchTalk, calls)}
-	b, d := byte(64+rand.IntN(128)), byte(rand.IntN(256))
-	for i := range c.at {
-		c.at[i] = netip.AddrFrom4([4]byte{127, b, d, byte(1 + i)})
-	}
+	c.at = [3]netip.Addr(benchAddrs())
 	var err error
 	if c.sip, err = benchFreeUDP(c.at[0]); err != nil {
 		return nil, err
@@ -72,6 +69,34 @@ func newBenchCity(dir string, calls int, load *benchLoad) (*benchCity, error) {
 	}
 	c.status = l.Addr().(*net.TCPAddr).AddrPort()
 	return c, l.Close()
+}
+
+// benchAddrs are addresses for what is measured, for callers and for agents.
+func benchAddrs() []netip.Addr {
+	b, d := byte(64+rand.IntN(128)), byte(rand.IntN(256))
+	var addrs []netip.Addr
+	for i := range byte(3) {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{127, b, d, 1 + i}))
+	}
+	return addrs
+}
+
+// drops sums up what the kernel threw away at the bench's sockets, but for the
+// RTCP of the load, which nobody reads.
+func (c *benchCity) drops() (benchKernelDrops, error) {
+	d, err := benchDropsOf(c.at[0], c.sip, nil)
+	if err != nil {
+		return d, err
+	}
+	all, err := benchDrops()
+	c.load.do(func() {
+		for _, p := range c.load.byFD {
+			if p != nil {
+				d.Load += all[p.addr]
+			}
+		}
+	})
+	return d, err
 }
 
 // benchFreeUDP finds a port that nobody has now.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -18,17 +20,23 @@ import (
 )
 
 // benchLoad sends and receives the voice of all calls: one thread, one epoll
-// set, a socket for each party. A tick of a timer sends what is due in its
-// slot; the parties are spread evenly over the slots of a frame's 20 ms. What
-// comes is read at once and judged by the party's tally.
+// set, a socket for each party. Its thread keeps its place in Go's scheduler, for
+// no system call of it blocks but the sleep. At each tick it sends what is due in the tick's
+// slot, the parties being spread evenly over the slots of a frame's 20 ms, and
+// then reads what has come, which the party's tally judges. It sleeps in between
+// and lets no packet wake it, as a network card does not wait for a peer either:
+// so whoever sends to it does not pay for that.
 //
-// A delay runs from just before sendto to just after the read, so it holds the
-// loop's own wake-up too; lateness tells how well the loop keeps its schedule.
+// A delay runs from just before sendto to the kernel's time stamp of the packet
+// that came out, so the loop's own wake-up is not in it. Lateness tells how well
+// the loop keeps its schedule.
 //
 // The loop owns all state but the queue of commands.
 type benchLoad struct {
-	epoll, timer int
-	epoch        time.Time
+	epoll int
+	epoch time.Time
+	read  benchReader
+	pause unix.Timespec
 
 	mu       sync.Mutex
 	commands []func()
@@ -52,10 +60,12 @@ type benchLoad struct {
 const benchLate = 200 * time.Millisecond
 
 const (
-	benchTick  = 250 * time.Microsecond
+	benchTick  = 100 * time.Microsecond
 	benchSlots = int64(benchTime / benchTick)
 	// benchCatchUp is how many slots are sent in one tick at most.
-	benchCatchUp = 8
+	benchCatchUp = 20
+	// benchEars is how many events of epoll are taken at once.
+	benchEars = 512
 )
 
 // benchParty is one side of a call's voice: to pbxtest a socket on which
@@ -68,7 +78,7 @@ type benchParty struct {
 
 	// The rest is the loop's.
 	fd      int
-	to      unix.SockaddrInet4
+	to      unix.RawSockaddrInet4
 	slot    int64
 	talking bool // it sends
 	judging bool // what it receives is judged
@@ -82,16 +92,6 @@ func newBenchLoad() (*benchLoad, error) {
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("open epoll: %w", err)
 	}
-	if l.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
-		return nil, errors.Join(fmt.Errorf("open timer: %w", err), unix.Close(l.epoll))
-	}
-	period := unix.NsecToTimespec(int64(benchTick))
-	if err = unix.TimerfdSettime(l.timer, 0, &unix.ItimerSpec{Interval: period, Value: period}, nil); err == nil {
-		err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.timer, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.timer)})
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set timer: %w", err), unix.Close(l.timer), unix.Close(l.epoll))
-	}
 	return l, nil
 }
 
@@ -99,8 +99,7 @@ func (l *benchLoad) now() time.Duration { return time.Since(l.epoch) }
 
 // run is the loop's goroutine; it returns after stop.
 func (l *benchLoad) run(stop <-chan struct{}) (err error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread() // for good: the thread ends with its priority
 	defer func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -112,35 +111,57 @@ func (l *benchLoad) run(stop <-chan struct{}) (err error) {
 			}
 		}
 		l.byFD = nil
-		err = errors.Join(err, unix.Close(l.timer), unix.Close(l.epoll))
+		err = errors.Join(err, unix.Close(l.epoll))
 	}()
-	events := make([]unix.EpollEvent, 512)
-	buf := make([]byte, 2048)
+	// The kernel may wake a thread 50 µs later than it asked for; not this one.
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("ask for exact timers: %w", err)
+	}
+	if err := benchUrgent(); err != nil {
+		return fmt.Errorf("ask for priority: %w", err)
+	}
+	events := make([]unix.EpollEvent, benchEars)
 	l.slot = int64(l.now() / benchTick)
 	for {
-		n, err := unix.EpollWait(l.epoll, events, -1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for packets: %w", err)
+		l.send()
+		if err := l.hear(events); err != nil {
+			return err
 		}
-		for _, e := range events[:max(n, 0)] {
-			if int(e.Fd) != l.timer {
-				l.receive(int(e.Fd), buf)
-				continue
+		if l.waiting.Load() {
+			l.mu.Lock()
+			l.obey()
+			l.mu.Unlock()
+		}
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		if pause := time.Duration(l.slot)*benchTick - l.now(); pause > 0 {
+			l.pause = unix.NsecToTimespec(int64(pause))
+			_, _, errno := unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&l.pause)), 0, 0)
+			if errno != 0 && errno != unix.EINTR {
+				return fmt.Errorf("wait for the next tick: %w", errno)
 			}
-			if _, err := unix.Read(l.timer, buf[:8]); err != nil && !errors.Is(err, unix.EAGAIN) {
-				return fmt.Errorf("read timer: %w", err)
-			}
-			l.send()
-			if l.waiting.Load() {
-				l.mu.Lock()
-				l.obey()
-				l.mu.Unlock()
-			}
-			select {
-			case <-stop:
-				return nil
-			default:
-			}
+		}
+	}
+}
+
+// hear reads what has come since the last tick.
+func (l *benchLoad) hear(events []unix.EpollEvent) error {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		if errno != 0 && errno != unix.EINTR {
+			return fmt.Errorf("look for packets: %w", errno)
+		}
+		if errno != 0 {
+			return nil
+		}
+		for _, e := range events[:n] {
+			l.receive(int(e.Fd))
+		}
+		if int(n) < len(events) {
+			return nil
 		}
 	}
 }
@@ -179,40 +200,85 @@ func (l *benchLoad) send() {
 			if !p.talking {
 				continue
 			}
-			at := l.now()
-			if err := unix.Sendto(p.fd, p.voice.next(at), unix.MSG_DONTWAIT, &p.to); err != nil {
+			now := time.Now()
+			late := now.Sub(l.epoch) - due
+			b := p.voice.next(l.wall(now))
+			if _, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(p.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+				unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&p.to)), unix.SizeofSockaddrInet4); errno != 0 {
 				p.tally.count.Unsent++
 				continue
 			}
 			p.tally.count.Sent++
-			l.worst = max(l.worst, at-due)
+			l.worst = max(l.worst, late)
 			if l.measuring {
 				l.sentNow++
-				l.lateness.add(at - due)
+				l.lateness.add(late)
 			}
 		}
 		l.slot++
 	}
 }
 
-// receive reads one packet; if there are more, epoll says so again.
-func (l *benchLoad) receive(fd int, buf []byte) {
+// wall is an instant by the wall clock, which the kernel's time stamps are of,
+// counted from the epoch.
+func (l *benchLoad) wall(t time.Time) time.Duration {
+	return time.Duration(t.UnixNano() - l.epoch.UnixNano())
+}
+
+// receive reads all that a party has got.
+func (l *benchLoad) receive(fd int) {
 	p := l.byFD[fd]
 	if p == nil {
 		return // closed by a command since
 	}
-	n, err := unix.Read(fd, buf)
-	if err != nil {
-		return // an ICMP error of an earlier packet
+	for {
+		b, stamp, ok := l.read.next(fd)
+		if !ok {
+			return
+		}
+		if !p.judging {
+			continue // announcement and music
+		}
+		if sent, ok := p.tally.take(b); ok && l.measuring {
+			l.gotNow++
+			l.delay.add(time.Duration(stamp-l.epoch.UnixNano()) - sent)
+		}
 	}
-	at := l.now()
-	if !p.judging {
-		return // announcement and music
+}
+
+// benchReader reads datagrams with the kernel's time stamps. unix.Recvmsg would
+// allocate for each packet.
+type benchReader struct {
+	buf     [2048]byte
+	control [64]byte
+	iov     unix.Iovec
+	msg     unix.Msghdr
+}
+
+// next reads a datagram, valid until the next call, and when it came, in ns of
+// the wall clock; false if there is none. A pending ICMP error of an earlier
+// packet is passed over.
+func (r *benchReader) next(fd int) (b []byte, stamp int64, ok bool) {
+	for range 2 {
+		r.iov.Base = &r.buf[0]
+		r.iov.SetLen(len(r.buf))
+		r.msg = unix.Msghdr{Iov: &r.iov, Iovlen: 1, Control: &r.control[0]}
+		r.msg.SetControllen(len(r.control))
+		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.msg)), unix.MSG_DONTWAIT)
+		if errno == unix.EAGAIN {
+			return nil, 0, false
+		}
+		if errno != 0 {
+			continue
+		}
+		const at = unix.SizeofCmsghdr
+		if r.msg.Controllen < at+16 {
+			return r.buf[:n], 0, true
+		}
+		seconds, ns := binary.NativeEndian.Uint64(r.control[at:]), binary.NativeEndian.Uint64(r.control[at+8:])
+		return r.buf[:n], int64(seconds)*1e9 + int64(ns), true
 	}
-	if sent, ok := p.tally.take(buf[:n]); ok && l.measuring {
-		l.gotNow++
-		l.delay.add(at - sent)
-	}
+	return nil, 0, false
 }
 
 // listen is pbxtest's Listen for calls' voices. RTP, which asks for any port,
@@ -230,6 +296,9 @@ func (l *benchLoad) listen(addr netip.AddrPort) (pbxtest.Socket, error) {
 	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20); err != nil {
 		return nil, errors.Join(fmt.Errorf("make room for voice: %w", err), unix.Close(fd))
 	}
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		return nil, errors.Join(fmt.Errorf("ask for time stamps: %w", err), unix.Close(fd))
+	}
 	if err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4()}); err == nil {
 		local, err = unix.Getsockname(fd)
 	}
@@ -243,7 +312,7 @@ func (l *benchLoad) listen(addr netip.AddrPort) (pbxtest.Socket, error) {
 			l.byFD = append(l.byFD, nil)
 		}
 		l.byFD[fd] = p
-		err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+		err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)})
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("watch a socket for voice: %w", err), p.Close())
@@ -288,7 +357,8 @@ func (l *benchLoad) converse(i int, parties [2]*benchParty, to [2]netip.AddrPort
 		for side, p := range parties {
 			p.voice = newBenchVoice(i, benchSide(side))
 			p.tally = benchTally{call: uint32(i), side: benchSide(1 - side)}
-			p.to = unix.SockaddrInet4{Port: int(to[side].Port()), Addr: to[side].Addr().As4()}
+			p.to = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to[side].Addr().As4()}
+			binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&p.to.Port))[:], to[side].Port())
 			p.slot = l.freest()
 			l.slots[p.slot] = append(l.slots[p.slot], p)
 			p.talking, p.judging = true, true

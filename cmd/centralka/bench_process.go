@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// benchChild is the switch in its own process.
+// benchChild is what is measured, in its own process.
 type benchChild struct {
 	cmd  *exec.Cmd
 	log  *os.File
@@ -31,29 +31,48 @@ type benchChild struct {
 	err  error // of Wait, after done
 }
 
-// startBenchChild runs this program again with these arguments; its log goes to
-// the folder.
-func startBenchChild(dir string, args ...string) (*benchChild, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
+// startBenchChild starts what is measured on the processor for it; its log goes
+// to the folder. What the command has as input and output is its own from then
+// on, and closed here.
+func startBenchChild(dir string, cmd *exec.Cmd, cores benchCores) (*benchChild, error) {
 	log, err := os.Create(filepath.Join(dir, "switch.log"))
 	if err != nil {
 		return nil, err
 	}
-	s := &benchChild{cmd: exec.Command(exe, args...), log: log, done: make(chan struct{})}
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	// Ctrl-C is for us; we end the switch, and it does not outlive us.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start the switch: %w", err), log.Close())
+	s := &benchChild{cmd: cmd, log: log, done: make(chan struct{})}
+	cmd.Stderr = log
+	var theirs []*os.File
+	for _, f := range []any{cmd.Stdin, cmd.Stdout} {
+		if f, ok := f.(*os.File); ok {
+			theirs = append(theirs, f)
+		}
+	}
+	if cmd.Stdout == nil {
+		cmd.Stdout = log
+	}
+	// Ctrl-C is for us; we end what we started, and it does not outlive us.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	err = cores.on(cmd.Start)
+	for _, f := range theirs {
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", cmd.Path, err), log.Close())
 	}
 	go func() {
 		s.err = errors.Join(s.cmd.Wait(), log.Close())
 		close(s.done)
 	}()
 	return s, nil
+}
+
+// benchSelf is this program with other arguments.
+func benchSelf(args ...string) (*exec.Cmd, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	return exec.Command(exe, args...), nil
 }
 
 // stop ends the switch as an administrator would and waits until it has
@@ -186,19 +205,20 @@ func benchDrops() (map[netip.AddrPort]uint64, error) {
 	return drops, lines.Err()
 }
 
-// drops sums up what the kernel threw away at the bench's sockets.
-func (c *benchCity) drops() (d benchKernelDrops, err error) {
+// benchDropsOf sums up what the kernel threw away at the sockets of a bench:
+// what is measured has its address to itself, with sip the socket by which it is
+// ruled; the load has the others.
+func benchDropsOf(system netip.Addr, sip netip.AddrPort, load []netip.Addr) (d benchKernelDrops, err error) {
 	all, err := benchDrops()
 	for at, n := range all {
 		switch odd := at.Port()%2 == 1; {
-		case at == c.sip:
+		case at == sip:
 			d.SwitchSIP += n
-		case at.Addr() == c.at[0] && odd:
+		case at.Addr() == system && odd:
 			d.SwitchRTCP += n
-		case at.Addr() == c.at[0]:
+		case at.Addr() == system:
 			d.SwitchRTP += n
-		case at != c.trunk && odd: // RTCP, which nobody reads, or a phone's SIP
-		case at.Addr() == c.at[1] || at.Addr() == c.at[2]:
+		case slices.Contains(load, at.Addr()):
 			d.Load += n
 		}
 	}

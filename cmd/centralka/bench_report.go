@@ -20,29 +20,37 @@ type benchResult struct {
 	Machine benchMachine `json:"machine"`
 	Config  benchFlags   `json:"config"`
 
+	benchFigures
+	Setup      benchQuantiles  `json:"setup_us"`
+	RenderCPU  time.Duration   `json:"render_cpu_ns"` // from the first BYE to the switch's end
+	PeakRSS    int64           `json:"rss_peak_bytes"`
+	Recordings benchRecordings `json:"recordings"`
+	Violations []string        `json:"sip_complaints"`
+	Failures   []string        `json:"failures"`
+
+	Rivals []benchRivalResult `json:"rivals"`
+	Drift  benchDrift         `json:"drift"`
+
+	setup benchTimes
+}
+
+// benchFigures are what is measured of every system alike.
+type benchFigures struct {
 	Measured         time.Duration    `json:"measured_ns"`
 	Relayed          uint64           `json:"relayed"` // packets in the measured time, both directions
 	PacketsPerSecond float64          `json:"packets_per_second"`
-	CPUPerPacket     float64          `json:"cpu_us_per_packet"` // of the switch alone, recording included
+	CPUPerPacket     float64          `json:"cpu_us_per_packet"` // of what is measured alone, recording included
 	CPU              float64          `json:"cpu_cores"`
 	SystemShare      float64          `json:"cpu_system_share"`
 	Delay            benchQuantiles   `json:"delay_us"`
 	Lateness         benchQuantiles   `json:"load_lateness_us"`
-	Setup            benchQuantiles   `json:"setup_us"`
 	RSSIdle          int64            `json:"rss_idle_bytes"`
 	RSS              int64            `json:"rss_bytes"`
 	RSSPerCall       int64            `json:"rss_per_call_bytes"`
 	Packets          benchCounts      `json:"packets"` // of the whole run
 	KernelDrops      benchKernelDrops `json:"kernel_drops"`
-	RenderCPU        time.Duration    `json:"render_cpu_ns"` // from the first BYE to the switch's end
-	PeakRSS          int64            `json:"rss_peak_bytes"`
-	Recordings       benchRecordings  `json:"recordings"`
-	Violations       []string         `json:"sip_complaints"`
-	Failures         []string         `json:"failures"`
 	// LoadHeldUp is how late the load was at worst, in the whole run.
 	LoadHeldUp time.Duration `json:"load_held_up_ns"`
-
-	setup benchTimes
 }
 
 // benchKernelDrops counts datagrams for which a socket had no room.
@@ -67,7 +75,7 @@ func benchQuantilesOf(h *benchTimes) benchQuantiles {
 }
 
 // measured fills in what the measured time has shown.
-func (r *benchResult) measured(f benchFlags, idle benchUsage, before, after benchSample, p benchPicture) {
+func (r *benchFigures) measured(calls int, idle benchUsage, before, after benchSample, p benchPicture) {
 	cpu := after.cpu - before.cpu
 	r.Measured = after.at.Sub(before.at)
 	r.Relayed = p.got
@@ -77,10 +85,10 @@ func (r *benchResult) measured(f benchFlags, idle benchUsage, before, after benc
 	if all := after.user + after.system - before.user - before.system; all > 0 {
 		r.SystemShare = float64(after.system-before.system) / float64(all)
 	}
-	r.Delay, r.Lateness, r.Setup = benchQuantilesOf(&p.delay), benchQuantilesOf(&p.lateness), benchQuantilesOf(&r.setup)
+	r.Delay, r.Lateness = benchQuantilesOf(&p.delay), benchQuantilesOf(&p.lateness)
 	r.LoadHeldUp = p.worst
 	r.RSSIdle, r.RSS = idle.rss, after.rss
-	r.RSSPerCall = (after.rss - idle.rss) / int64(f.Calls)
+	r.RSSPerCall = (after.rss - idle.rss) / int64(calls)
 }
 
 // rendered fills in what the switch used from the first BYE to its end.
@@ -105,6 +113,8 @@ func (r *benchResult) judge() {
 	fail(p.Crossed > 0, "%d packets reached another call", p.Crossed)
 	fail(p.Duplicated > 0, "%d packets came twice", p.Duplicated)
 	fail(r.Recordings.Bad > 0, "%d of %d recordings are missing or wrong", r.Recordings.Bad, r.Config.Calls)
+	leaks := r.Drift.leaks()
+	fail(leaks != "", "the switch's %s", leaks)
 	fail(len(r.Failures) > 0 && r.LoadHeldUp > benchLate,
 		"but this process was held up for %v, so that says little about the switch: repeat it on a machine that is less busy", r.LoadHeldUp.Round(time.Millisecond))
 	r.Failures = append(r.Failures, r.Recordings.problems[:min(10, len(r.Recordings.problems))]...)
@@ -128,6 +138,8 @@ func (r *benchResult) print(w io.Writer) error {
 	row("added delay", "%s", quantiles(r.Delay))
 	row("INVITE to 200", "%s at %g calls a second", quantiles(r.Setup), r.Config.Rate)
 	row("memory per call", "%d KB (RSS %.1f MB with calls, %.1f MB before; peak %.1f MB)", r.RSSPerCall/1024, benchMB(r.RSS), benchMB(r.RSSIdle), benchMB(r.PeakRSS))
+	from, to := r.Drift.First, r.Drift.Last
+	row("held while measuring", "RSS %.1f -> %.1f MB, %d -> %d files, %d -> %d threads", benchMB(from.RSS), benchMB(to.RSS), from.Files, to.Files, from.Threads, to.Threads)
 	row("packets, whole run", "%d sent, %d received: %d lost, %d altered, %d crossed, %d twice", p.Sent, p.Received, p.Lost, p.Altered, p.Crossed, p.Duplicated)
 	row("", "%d reordered, %d renumbered, %d refused by our own sockets", p.Reordered, p.Renumbered, p.Unsent)
 	d := r.KernelDrops
@@ -136,6 +148,11 @@ func (r *benchResult) print(w io.Writer) error {
 	row("", "%d frames trimmed by steering; length off by %v at most, frames off their grid by %v at most", rec.Trimmed, rec.Length.Round(100*time.Microsecond), rec.Off.Round(100*time.Microsecond))
 	row("hang-up and rendering", "%.1f s of CPU for %.1f MB of WAV", r.RenderCPU.Seconds(), benchMB(rec.Bytes))
 	row("the load's own lateness", "%s; in the whole run %s", quantiles(r.Lateness), benchMicros(float64(r.LoadHeldUp.Microseconds())))
+	for _, v := range r.Rivals {
+		row(v.Name, "%.1f µs per packet; delay %s; %d KB a call", v.CPUPerPacket, quantiles(v.Delay), v.RSSPerCall/1024)
+		row("", "%d of %d packets lost, %d altered, %d crossed, %d twice; %d found recorded", v.Packets.Lost, v.Packets.Sent, v.Packets.Altered, v.Packets.Crossed, v.Packets.Duplicated, v.Recorded)
+		row("", "CPU per packet of centralka to it: %.2f", r.CPUPerPacket/v.CPUPerPacket)
+	}
 	for i, v := range r.Violations {
 		if i == 10 {
 			row("", "… and %d more", len(r.Violations)-i)

@@ -281,8 +281,11 @@ func TestBenchFailsForEachFault(t *testing.T) {
 		"another call":    func(r *benchResult) { r.Packets.Crossed = 1 },
 		"twice":           func(r *benchResult) { r.Packets.Duplicated = 1 },
 		"recordings":      func(r *benchResult) { r.Recordings.Bad = 1 },
+		"files leak":      func(r *benchResult) { r.Drift.Last.Files = 100 },
+		"threads leak":    func(r *benchResult) { r.Drift.Last.Threads = 100 },
+		"memory leaks":    func(r *benchResult) { r.Drift.Last.RSS = 100 << 20 },
 	} {
-		r := benchResult{Packets: benchCounts{Sent: 5, Received: 5}, Config: benchFlags{Calls: 1}}
+		r := benchResult{benchFigures: benchFigures{Packets: benchCounts{Sent: 5, Received: 5}}, Config: benchFlags{Calls: 1}}
 		if r.judge(); len(r.Failures) != 0 {
 			t.Fatalf("a good run fails: %v", r.Failures)
 		}
@@ -298,11 +301,11 @@ func TestBenchFailsForEachFault(t *testing.T) {
 }
 
 func TestBenchDoesNotBlameTheSwitchForABusyMachine(t *testing.T) {
-	r := benchResult{Packets: benchCounts{Sent: 5, Received: 4, Lost: 1}, Config: benchFlags{Calls: 1}, LoadHeldUp: time.Second}
+	r := benchResult{benchFigures: benchFigures{Packets: benchCounts{Sent: 5, Received: 4, Lost: 1}, LoadHeldUp: time.Second}, Config: benchFlags{Calls: 1}}
 	if r.judge(); len(r.Failures) != 2 || !strings.Contains(r.Failures[1], "held up for 1s") {
 		t.Errorf("failures: %q", r.Failures)
 	}
-	r = benchResult{Packets: benchCounts{Sent: 5, Received: 5}, Config: benchFlags{Calls: 1}, LoadHeldUp: time.Second}
+	r = benchResult{benchFigures: benchFigures{Packets: benchCounts{Sent: 5, Received: 5}, LoadHeldUp: time.Second}, Config: benchFlags{Calls: 1}}
 	if r.judge(); len(r.Failures) != 0 {
 		t.Errorf("being held up without loss fails: %q", r.Failures)
 	}
@@ -315,6 +318,9 @@ func TestBenchReadsTheKernelsBooks(t *testing.T) {
 	}
 	if u.cpu <= 0 || u.rss <= 1<<20 || u.anon <= 0 || u.anon > u.rss {
 		t.Errorf("usage of this process: %+v", u)
+	}
+	if h, err := benchHeldBy(os.Getpid()); err != nil || h.RSS <= 0 || h.Files < 3 || h.Threads < 1 {
+		t.Errorf("this process holds %+v, %v", h, err)
 	}
 	if m, err := benchThisMachine(); err != nil || m.Cores < 1 || !strings.HasPrefix(m.Kernel, "Linux ") {
 		t.Errorf("machine %+v, %v", m, err)

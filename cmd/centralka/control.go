@@ -63,6 +63,10 @@ func listenControl(dir string, s *store.Store, log *slog.Logger) (*control, erro
 	c := &control{store: s, log: log, ln: ln, stop: stop}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /retention/preview", c.counted(c.servePreview))
+	mux.HandleFunc("GET /backup/days", c.counted(c.serveBackupDays))
+	mux.HandleFunc("GET /backup/day", c.counted(c.serveBackupDay))
+	mux.HandleFunc("GET /backup/central", c.counted(c.serveBackupCentral))
+	mux.HandleFunc("GET /backup/keys", c.counted(c.serveBackupKeys))
 	mux.HandleFunc("POST /retention/confirm", c.counted(c.serveConfirm))
 	mux.HandleFunc("POST /verify", c.counted(c.serveVerify))
 	c.srv = &http.Server{

@@ -164,6 +164,34 @@ func TestDocsLoad(t *testing.T) {
 	}
 }
 
+// TestInstallPageLoads: the page that leads to a first call shows one
+// configuration with one of two trunks, and the secrets; each way loads without
+// a warning.
+func TestInstallPageLoads(t *testing.T) {
+	page, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) != 4 {
+		t.Fatalf("%d blocks of configuration, want the file, two trunks and the secrets", len(blocks))
+	}
+	file, secrets := string(blocks[0][1]), string(blocks[3][1])
+	for i, trunk := range []string{string(blocks[1][1]), string(blocks[2][1])} {
+		of := secrets
+		if !strings.Contains(trunk, "register = true") {
+			of, _, _ = strings.Cut(secrets, "[trunk]")
+		}
+		tel := load(t, file+trunk, of).Telephony()
+		for _, w := range tel.Warnings() {
+			t.Errorf("trunk %d: %v", i, w)
+		}
+		if len(tel.Trunks) != 1 || tel.Trunks[0].Register != (i == 0) {
+			t.Errorf("trunk %d: %+v", i, tel.Trunks)
+		}
+	}
+}
+
 func show(t *testing.T, cfg Config) string {
 	t.Helper()
 	var b strings.Builder

@@ -197,6 +197,9 @@ type rig struct {
 	trunks      string   // further configuration
 	annHash     string   // of the announcement; empty: the right one
 	ringTimeout time.Duration
+	secrets     string // further secrets of trunks
+	// optionsInterval is how often trunks and phones are asked; 0: never.
+	optionsInterval string
 }
 
 // extension is a phone account of the rig.
@@ -211,7 +214,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	t.Parallel()
 	n := rigs.Add(1)
-	r := &rig{t: t, dir: t.TempDir(), ringTimeout: 8 * time.Second}
+	r := &rig{t: t, dir: t.TempDir(), ringTimeout: 8 * time.Second, optionsInterval: "0"}
 	r.net = fmt.Sprintf("127.%d.%d.", 16+os.Getpid()%200, n%250+1)
 	r.carriers = []string{r.addr(2), r.addr(3)}
 	r.extensions = []extension{{"101", "first secret", true}, {"102", "secondsecret", true}, {"103", "thirdsecret", false}}
@@ -242,10 +245,10 @@ func (r *rig) configure() string {
 			agents = append(agents, fmt.Sprintf("%q", e.number))
 		}
 	}
-	fmt.Fprintf(&secrets, "[trunk]\noperator = %q\n", trunkSecret)
+	fmt.Fprintf(&secrets, "[trunk]\noperator = %q\n%s", trunkSecret, r.secrets)
 
 	fmt.Fprintf(&c, "[vault]\ndir = %q\nmaster_key = %q\n", r.vault(), r.masterKey())
-	fmt.Fprintf(&c, "[sip]\nlisten = [%q, %q]\noptions_interval = \"0\"\n", "udp://"+r.sip(), "tcp://"+r.sip())
+	fmt.Fprintf(&c, "[sip]\nlisten = [%q, %q]\noptions_interval = %q\n", "udp://"+r.sip(), "tcp://"+r.sip(), r.optionsInterval)
 	fmt.Fprintf(&c, "[rtp]\nports = \"20000-20199\"\n")
 	fmt.Fprintf(&c, "[[trunk]]\nname = \"operator\"\nserver = %q\nfrom = [%s]\nuser = \"szczecin\"\ncaller_number = %q\n",
 		r.addr(2)+":5080", quoted(r.carriers), officeNumber)

@@ -44,6 +44,8 @@ func commands() []command {
 		{"retention preview", "list what the sweep of a day will remove", runPreview},
 		{"retention confirm", "confirm the clock for which a sweep is held", runConfirm},
 		{"verify", "hash every recording again, follow the audit log", runVerify},
+		{"backup", "bring a backup of the vault, or of its keys, up to date", runBackup},
+		{"restore", "make a vault of a backup", runRestore},
 		{"bench", "measure the switch on this machine under recorded calls", runBench},
 		{"version", "say which version this is", runVersion},
 	}
@@ -116,6 +118,20 @@ func parseFlags(fs *flag.FlagSet, args []string, stderr io.Writer) (code int, ok
 		return exitUsage, false
 	}
 	return exitOK, true
+}
+
+// parseFolder is parseFlags for a command that takes a folder behind its flags.
+func parseFolder(fs *flag.FlagSet, args []string, stderr io.Writer) (dir string, code int, ok bool) {
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return "", exitOK, false
+	case err != nil:
+		return "", exitUsage, false
+	case fs.NArg() != 1:
+		fmt.Fprintf(stderr, "centralka %s: name one folder, behind the flags; centralka %[1]s -h tells more\n", fs.Name())
+		return "", exitUsage, false
+	}
+	return fs.Arg(0), exitOK, true
 }
 
 func runVersion(args []string, stdout, stderr io.Writer) int {

@@ -64,6 +64,7 @@ type archive interface {
 	// confirm lets a sweep that is held for its clock go on.
 	confirm(ctx context.Context, by, reason string) (store.Confirmation, error)
 	check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error)
+	backupSource
 	close() error
 }
 
@@ -121,6 +122,15 @@ func (v remoteVault) ask(ctx context.Context, method, path string) (io.ReadClose
 	if err != nil {
 		return nil, err
 	}
+	resp, err := v.send(req)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// send makes a request; an answer that is not OK is an error.
+func (v remoteVault) send(req *http.Request) (*http.Response, error) {
 	resp, err := v.client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the running centralka: %w", err)
@@ -129,7 +139,7 @@ func (v remoteVault) ask(ctx context.Context, method, path string) (io.ReadClose
 		text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		return nil, errors.Join(fmt.Errorf("ask the running centralka: %s: %s", resp.Status, strings.TrimSpace(string(text))), err, resp.Body.Close())
 	}
-	return resp.Body, nil
+	return resp, nil
 }
 
 func (v remoteVault) preview(ctx context.Context, asOf ordinance.Day) ([]store.DueDay, error) {
@@ -208,6 +218,10 @@ func (f vaultFlags) find() (store.Config, error) {
 	return cfg.Vault.openConfig(log), err
 }
 
+func untilInterrupt() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+}
+
 // withVault runs what with the vault that the flags name, until an interrupt.
 func withVault(flags vaultFlags, stderr io.Writer, what func(ctx context.Context, v archive) error) int {
 	cfg, err := flags.find()
@@ -215,7 +229,7 @@ func withVault(flags vaultFlags, stderr io.Writer, what func(ctx context.Context
 		fmt.Fprintln(stderr, err)
 		return exitFailed
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := untilInterrupt()
 	defer cancel()
 	v, err := openVault(cfg)
 	if err == nil {

@@ -125,8 +125,9 @@ type Call struct {
 	lateAnswer   []byte      // our answer that goes into the ACK
 	remote       *SDP        // of theirs, as last received
 	remoteBody   string
-	refused      bool           // we refused an offer after it, which had a version too
-	onFinal      func(*Message) // of a re-INVITE
+	keys         map[string][]byte // of ours, by suite
+	refused      bool              // we refused an offer after it, which had a version too
+	onFinal      func(*Message)    // of a re-INVITE
 	answerFields []Field
 	reliable     reliable
 }

@@ -22,6 +22,7 @@ func (c *Call) reach(s State) {
 		if err := c.voice.close(); err != nil {
 			c.peer.violate("close the voice: %v", err)
 		}
+		c.peer.forget(c)
 	}
 	c.peer.notify()
 }
@@ -36,6 +37,7 @@ func (c *Call) finished(e End) {
 // describe makes our next SDP.
 func (c *Call) describe(d Direction) []byte {
 	c.desc.direction = d
+	c.offerKeys()
 	return c.publish()
 }
 
@@ -180,9 +182,11 @@ func (c *Call) accepted(res *Message, first bool) {
 		c.target = contact
 	}
 	switch {
-	case c.reliable.answered && len(res.Body) > 0:
-		c.peer.violate("%s has an SDP after a reliable answer (RFC 6337 §3.1.1)", res)
-	case !c.reliable.answered && len(res.Body) == 0:
+	case first && c.reliable.answered:
+		if len(res.Body) > 0 {
+			c.peer.violate("%s has an SDP after a reliable answer (RFC 6337 §3.1.1)", res)
+		}
+	case len(res.Body) == 0:
 		c.peer.violate("%s has no SDP", res)
 	}
 	c.describedBy(res)
@@ -266,6 +270,9 @@ func (c *Call) answerTo(s *SDP, body []byte) []byte {
 	}
 	dir = dir.answer(c.want)
 	c.desc.direction = dir
+	if !c.answerKeys(s) {
+		c.desc.codecs = nil // which is refused
+	}
 	c.flow(dir)
 	return c.publish()
 }
@@ -285,6 +292,7 @@ func (c *Call) flow(ours Direction) {
 	}
 	m.send = ours.sends() && r.Direction.receives() && r.Audio.Port() != 0 && !r.Audio.Addr().IsUnspecified()
 	m.receive = ours.receives() && r.Direction.sends() && !c.desc.zeroHold
+	m.ours, m.theirs, _ = pair(c.desc.crypto, r.Crypto)
 	c.voice.configure(m)
 }
 
@@ -346,6 +354,14 @@ func (p *Peer) onInvite(tx *serverTx) {
 		b = p.behave(m)
 	}
 	if b.Ignore {
+		return
+	}
+	voice := &p.cfg.Voice
+	if b.Voice != nil {
+		voice = b.Voice
+	}
+	if s, err := ParseSDP(m.Body); err == nil && !voice.speaks(s) {
+		p.respond(tx, 488, nil) // it may come again with another offer
 		return
 	}
 	c, err := p.newCall(m, b.Voice, b.Say)

@@ -54,7 +54,7 @@
 // and carry the same tags. Goroutines that are due at the same instant still run
 // in any order.
 //
-// Limits: UDP and IPv4 only, G.711 only, no SRTP, no RTCP (its port is
+// Limits: UDP and IPv4 only, G.711 only, SRTP with keys by SDES only, no RTCP (its port is
 // open, but silent), one dialog for each INVITE. A call keeps all it has heard,
 // 16 KB a second of the call, unless its Voice is Deaf.
 package pbxtest

@@ -49,6 +49,7 @@ type Net struct {
 	drop      func(src, dst netip.AddrPort, payload []byte) bool
 	tap       func(Packet)
 	seq       uint64
+	ports     map[netip.Addr]uint16 // the next one to pick, by address
 }
 
 // Impairment is what a path does to datagrams. The zero value is a perfect
@@ -88,7 +89,7 @@ type flow struct {
 
 // NewNet makes an empty network. The seed decides every random loss and delay.
 func NewNet(seed uint64) *Net {
-	return &Net{seed: seed, conns: map[netip.AddrPort]*PacketConn{}, flows: map[[2]netip.AddrPort]*flow{}}
+	return &Net{seed: seed, conns: map[netip.AddrPort]*PacketConn{}, flows: map[[2]netip.AddrPort]*flow{}, ports: map[netip.Addr]uint16{}}
 }
 
 // IsSIP and IsRTP tell signalling from media by the first byte; RTCP counts as
@@ -136,7 +137,8 @@ func (n *Net) OnPacket(tap func(Packet)) {
 }
 
 // ListenPacket opens a socket on addr, which must name an IPv4 address; port 0
-// picks the lowest free one from 49152.
+// picks a free one from 49152, in turn, as one that was closed a moment ago may
+// still be sent to.
 func (n *Net) ListenPacket(addr netip.AddrPort) (*PacketConn, error) {
 	if !addr.Addr().Is4() || addr.Addr().IsUnspecified() {
 		return nil, fmt.Errorf("listen on %v: %w", addr, errAddr)
@@ -144,14 +146,17 @@ func (n *Net) ListenPacket(addr netip.AddrPort) (*PacketConn, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if addr.Port() == 0 {
-		for p := uint16(49152); ; p++ {
-			if a := netip.AddrPortFrom(addr.Addr(), p); n.conns[a] == nil {
+		const first, count = 49152, 65536 - 49152
+		for range count {
+			a := netip.AddrPortFrom(addr.Addr(), first+n.ports[addr.Addr()])
+			n.ports[addr.Addr()] = (n.ports[addr.Addr()] + 1) % count
+			if n.conns[a] == nil {
 				addr = a
 				break
 			}
-			if p == 65535 {
-				return nil, fmt.Errorf("listen on %v: %w", addr, errInUse)
-			}
+		}
+		if addr.Port() == 0 {
+			return nil, fmt.Errorf("listen on %v: %w", addr, errInUse)
 		}
 	}
 	if n.conns[addr] != nil {
@@ -169,6 +174,20 @@ func (n *Net) Listen(addr netip.AddrPort) (Socket, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// Bound lists the sockets that are open on an address, by port.
+func (n *Net) Bound(addr netip.Addr) []netip.AddrPort {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var bound []netip.AddrPort
+	for a := range n.conns {
+		if a.Addr() == addr {
+			bound = append(bound, a)
+		}
+	}
+	slices.SortFunc(bound, netip.AddrPort.Compare)
+	return bound
 }
 
 // send carries one datagram. A destination where nobody listens swallows it,

@@ -79,7 +79,7 @@ type PeerConfig struct {
 	OnRequest func(*Message) bool
 	// Large takes requests of any size over UDP: the peer has refused TCP.
 	Large bool
-	// Forget keeps no log of messages, for long simulations.
+	// Forget keeps no log of messages and no ended calls, for long simulations.
 	Forget bool
 	// Log gets messages at level debug, without numbers; nil discards.
 	Log *slog.Logger
@@ -487,6 +487,18 @@ func (p *Peer) record(e Entry) {
 		p.cfg.OnMessage(e)
 	}
 	p.notify()
+}
+
+// forget drops a call that has ended from a peer that keeps no log, when no
+// message of it can come any more.
+func (p *Peer) forget(c *Call) {
+	if !p.cfg.Forget {
+		return
+	}
+	p.after(4*64*p.cfg.T1, func() {
+		p.violations = append(p.violations, c.voice.wrongs()...)
+		delete(p.calls, c.id)
+	})
 }
 
 // read is the goroutine of the socket.

@@ -73,6 +73,8 @@ type SDP struct {
 	Event     uint8   // payload type of telephone-event, 0 if none
 	Ptime     int     // milliseconds, 0 if not said
 	Direction Direction
+	Profile   string   // of the audio m-line: "RTP/AVP", "RTP/SAVP"
+	Crypto    []Crypto // of the audio m-line, as far as we know the suites
 	Media     []string // kind and profile of every m-line: "audio RTP/AVP"; port 0 adds " refused"
 }
 
@@ -120,6 +122,7 @@ func ParseSDP(body []byte) (*SDP, error) {
 			s.Media = append(s.Media, kind)
 			if f[0] == "audio" && audio < 0 {
 				audio, port = section, f[1]
+				s.Profile = f[2]
 				for _, pt := range f[3:] {
 					n, err := strconv.ParseUint(pt, 10, 7)
 					if err != nil {
@@ -138,6 +141,10 @@ func ParseSDP(body []byte) (*SDP, error) {
 				s.Direction = Direction(name)
 			case "ptime":
 				s.Ptime, _ = strconv.Atoi(arg) // nonsense counts as not said
+			case "crypto":
+				if line, ok := parseCrypto(arg); ok {
+					s.Crypto = append(s.Crypto, line)
+				}
 			case "rtpmap":
 				pt, enc, _ := strings.Cut(arg, " ")
 				maps[pt] = strings.ToLower(enc)
@@ -180,6 +187,8 @@ type description struct {
 	ptime     int
 	direction Direction
 	zeroHold  bool // c=0.0.0.0, the old form of hold (RFC 3264 §8.4)
+	profile   string
+	crypto    []Crypto
 }
 
 func (d description) bytes() []byte {
@@ -189,7 +198,7 @@ func (d description) bytes() []byte {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "v=0\r\no=- %d %d IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\n", d.session, d.version, d.addr.Addr(), host)
-	fmt.Fprintf(&b, "m=audio %d RTP/AVP", d.addr.Port())
+	fmt.Fprintf(&b, "m=audio %d %s", d.addr.Port(), d.profile)
 	for _, c := range d.codecs {
 		fmt.Fprintf(&b, " %d", c)
 	}
@@ -202,6 +211,9 @@ func (d description) bytes() []byte {
 	}
 	if d.event != 0 {
 		fmt.Fprintf(&b, "a=rtpmap:%d telephone-event/8000\r\na=fmtp:%d 0-15\r\n", d.event, d.event)
+	}
+	for _, line := range d.crypto {
+		b.WriteString(line.line())
 	}
 	fmt.Fprintf(&b, "a=ptime:%d\r\na=%s\r\n", d.ptime, d.direction)
 	return []byte(b.String())
@@ -224,6 +236,11 @@ func checkAnswer(offer, answer *SDP) []string {
 	}
 	if !slices.ContainsFunc(answer.Payloads, func(pt uint8) bool { return slices.Contains(offer.Payloads, pt) }) {
 		wrong = append(wrong, fmt.Sprintf("payload types %v of the answer are none of the offer's %v", answer.Payloads, offer.Payloads))
+	}
+	if len(offer.Crypto) > 0 && offer.Profile == "RTP/SAVP" {
+		if _, _, ok := pair(offer.Crypto, answer.Crypto); !ok {
+			wrong = append(wrong, "the answer to an offer of SRTP has no key for it")
+		}
 	}
 	if answer.Direction.sends() && !offer.Direction.receives() || answer.Direction.receives() && !offer.Direction.sends() {
 		wrong = append(wrong, fmt.Sprintf("answer is %s to an offer that is %s", answer.Direction, offer.Direction))

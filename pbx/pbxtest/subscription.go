@@ -38,6 +38,15 @@ func (p *Peer) Subscribe(ctx context.Context, of string, expires time.Duration, 
 	p.subs[m.CallID()] = s
 	p.mu.Unlock()
 	res, err := p.Request(ctx, m)
+	if err == nil && res.Status < 300 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if tag := res.ToTag(); s.tag == "" {
+			s.tag = tag
+		} else if s.tag != tag {
+			p.violate("%s has To-tag %q, the NOTIFY before it %q", res, tag, s.tag)
+		}
+	}
 	return s, res, err
 }
 

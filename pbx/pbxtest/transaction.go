@@ -99,6 +99,14 @@ func (p *Peer) repeat(tx *clientTx) {
 	tx.timer = p.after(tx.interval, func() { p.repeat(tx) })
 }
 
+// stateless reports whether a copy of the response may differ from the first: a
+// challenge need not be remembered (RFC 3261 §26.3.2.4), so a repeated request is
+// challenged anew, and a repeated CANCEL may draw another To-tag.
+func stateless(m *Message) bool {
+	_, method := m.CSeq()
+	return m.Status == 401 || m.Status == 407 || method == "CANCEL"
+}
+
 func (p *Peer) onResponse(m *Message, raw []byte) {
 	tx := p.clients[clientKey(m)]
 	if tx == nil {
@@ -118,7 +126,7 @@ func (p *Peer) onResponse(m *Message, raw []byte) {
 		p.violate("%s after %s", m, tx.final)
 		return
 	}
-	if again && !bytes.Equal(raw, tx.finalRaw) {
+	if again && !bytes.Equal(raw, tx.finalRaw) && !stateless(m) {
 		p.violate("repeated %s differs from the first", m)
 	}
 	if !again {

@@ -48,6 +48,11 @@ type Voice struct {
 	// the packet before, until it counts as a violation; 100 ms if zero. Over
 	// real sockets on a busy machine take a second.
 	Tolerance time.Duration
+	// SRTP are the suites that the call speaks, by their names in SDP, the better
+	// first; none: RTP in the clear. Offers are RTP/SAVP with a key for each suite,
+	// or RTP/AVP with BestEffort; offers in the clear are answered so.
+	SRTP       []string
+	BestEffort bool
 	// Deaf counts packets but keeps no audio, for load.
 	Deaf bool
 }
@@ -65,6 +70,7 @@ type media struct {
 	codec         Codec
 	event         uint8
 	send, receive bool
+	ours, theirs  Crypto // zero: in the clear
 }
 
 // endpoint is the mouth and ear of one call: a goroutine that reads, and one
@@ -96,6 +102,7 @@ type endpoint struct {
 	rnd     *rand.Rand
 	held    []byte // a packet that waits to be overtaken
 	running bool
+	secret  secrecy
 	ear     ear
 }
 
@@ -120,6 +127,9 @@ func newEndpoint(p *Peer, v Voice) (*endpoint, error) {
 	e := &endpoint{cfg: v, peer: p, wake: make(chan struct{}, 1), done: make(chan struct{}), epoch: time.Now(), source: v.Say, limit: v.Limit}
 	e.rnd = rand.New(rand.NewPCG(p.rnd.Uint64(), 1))
 	e.ssrc, e.seq, e.stamp = e.rnd.Uint32(), uint16(e.rnd.Uint32()), e.rnd.Uint32()
+	if len(v.SRTP) > 0 {
+		e.seq >>= 1 // not before a wrap that the first packets could miss (RFC 4568 §6.4)
+	}
 	if s := v.Start; s != nil {
 		e.ssrc, e.seq, e.stamp = s.SSRC, s.Sequence, s.Timestamp
 	}
@@ -164,6 +174,9 @@ func (e *endpoint) configure(m media) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ear.expect(m)
+	if err := e.secret.rekey(m.ours, m.theirs); err != nil {
+		e.ear.complain(time.Now(), "SRTP: %v", err)
+	}
 	e.media = m
 	e.start()
 }
@@ -311,7 +324,7 @@ func (e *endpoint) speak() {
 			continue
 		}
 		to := e.media.remote
-		buf = e.next(pcm, buf[:0])
+		buf = e.secret.seal(e.next(pcm, buf[:0]))
 		again, late := e.mishap(buf)
 		e.mu.Unlock()
 		for range again {
@@ -440,7 +453,17 @@ func (e *endpoint) listen() {
 		now := time.Now()
 		e.mu.Lock()
 		if !e.closed {
-			e.ear.packet(buf[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), now)
+			if len(e.cfg.SRTP) > 0 && !e.media.remote.IsValid() {
+				e.mu.Unlock()
+				continue // it came before the key
+			}
+			b, err := e.secret.open(buf[:n])
+			if err != nil {
+				e.ear.complain(now, "SRTP: %v", err)
+				e.mu.Unlock()
+				continue
+			}
+			e.ear.packet(b, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), now)
 		}
 		e.mu.Unlock()
 	}
