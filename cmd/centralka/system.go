@@ -97,18 +97,21 @@ func newEngine(cfg Config, log *slog.Logger) (media.Engine, error) {
 }
 
 // mediaBind is the address that RTP sockets are bound to: the listeners' one
-// address, or any if they have several.
+// address, or any if they have several; with both families a socket serves both.
 func mediaBind(listeners []pbx.Listener) netip.Addr {
 	addr := listeners[0].Addr.Addr()
+	bind := addr
 	for _, l := range listeners {
-		if l.Addr.Addr() != addr {
-			if addr.Is6() {
-				return netip.IPv6Unspecified()
-			}
-			return netip.IPv4Unspecified()
+		switch a := l.Addr.Addr(); {
+		case a.Is4() != addr.Is4():
+			return netip.IPv6Unspecified()
+		case a != addr && a.Is4():
+			bind = netip.IPv4Unspecified()
+		case a != addr:
+			bind = netip.IPv6Unspecified()
 		}
 	}
-	return addr
+	return bind
 }
 
 // run serves until stop is done, then drains: new calls are refused and calls
