@@ -120,7 +120,7 @@ func (r *ringing) follow(t *try, uris []sip.Uri) *try {
 		switch {
 		case to.kind == routeExtension && !r.knows(to.ext):
 			return &try{offer: s.directOffer(to.ext), ring: store.Ring{Extension: to.ext, From: time.Now()}, forwarded: f}
-		case to.kind == routeOutside && s.mayPlace(f.by, to) && s.unrecordable() == nil:
+		case to.kind == routeOutside && s.mayPlace(f.by, to):
 			f.number, f.ways = to.number, s.waysOut(false)
 			return &try{offer: offer{direct: true, accept: func() {}, decline: func(string) {}, release: func() {}},
 				ring: store.Ring{Number: to.number, From: time.Now()}, forwarded: f}

@@ -87,9 +87,16 @@ func (c *call) referred(l *leg, req *sip.Request, tx *sip.ServerTx) {
 }
 
 // mayPlace applies the rules for calls that ext causes: emergency numbers always,
-// others outside only as the dial plan and the limit of calls allow.
+// others outside only as the dial plan and the limit of calls allow, and only if
+// they can be recorded.
 func (s *Switch) mayPlace(ext string, r route) bool {
-	return r.kind != routeForbidden && (r.kind != routeOutside || s.lines.outgoing(ext) < s.config().Dial.MaxOutgoingPerExtension)
+	switch r.kind {
+	case routeForbidden:
+		return false
+	case routeOutside:
+		return s.lines.outgoing(ext) < s.config().Dial.MaxOutgoingPerExtension && s.unrecordable() == nil
+	}
+	return true
 }
 
 // pass interrupts the conversation so that by's other party can be passed on.
