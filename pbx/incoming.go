@@ -450,8 +450,8 @@ func (c *incoming) mediaFailed(l *leg) {
 }
 
 func (c *incoming) mediaTimedOut(l *leg) {
-	if c.lostInPrelude(l) {
-		return
+	if c.lostInPrelude(l) || l != c.a && !(c.talking && l == c.b) {
+		return // a phone that rings owes nobody any voice, whatever its 180 says
 	}
 	c.leaveQueue()
 	c.stopRinging()

@@ -276,3 +276,20 @@ func TestCallerBehindNAT(t *testing.T) {
 		ended(t, r.only(), store.CauseHangupCaller, store.OutcomeOK)
 	})
 }
+
+// TestRingingPhoneOwesNoVoice: a phone that describes its voice while it rings, and
+// says nothing, rings on: the caller is not lost for it.
+func TestRingingPhoneOwesNoVoice(t *testing.T) {
+	t.Parallel()
+	cfg := briefCity(t, "101")
+	cfg.RTP.Timeout = 3 * time.Second
+	scenario(t, cfg, func(t *testing.T, r *rig) {
+		r.behave("101", pbxtest.Behaviour{Early: true, Status: 200, After: 6 * time.Second, Voice: &pbxtest.Voice{}})
+		caller, err := r.carrier.Call(pbxtest.CallOptions{From: "+48600100200", To: "+48914245111", Say: pbxtest.Tone(1300)})
+		r.must(err)
+		r.answeredBy("101")
+		time.Sleep(time.Second)
+		caller.Hangup()
+		ended(t, r.only(), store.CauseHangupCaller, store.OutcomeOK)
+	})
+}
