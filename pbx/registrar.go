@@ -394,17 +394,24 @@ func (r *registrar) all() []binding {
 	return out
 }
 
-// expire drops dead bindings and returns the extensions that lost one.
+// expire drops dead bindings and returns the extensions that lost one. Where no
+// phone is registered any more, the guard makes no exception.
 func (r *registrar) expire(now time.Time) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
+	addrs := map[netip.Addr]bool{}
 	for ext, list := range r.bindings {
-		if live := dropExpired(list, now); len(live) < len(list) {
+		live := dropExpired(list, now)
+		if len(live) < len(list) {
 			r.bindings[ext] = live
 			out = append(out, ext)
 		}
+		for _, b := range live {
+			addrs[b.hop.remote.Addr().Unmap().WithZone("")] = true
+		}
 	}
+	r.s.guard.retainRegistered(addrs)
 	return out
 }
 
