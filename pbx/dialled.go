@@ -274,6 +274,9 @@ func (c *dialled) stopRinging() {
 }
 
 func (c *dialled) cancelled(l *leg) {
+	if l != c.a {
+		return // a phone that wanted to take the call over, and thought better of it
+	}
 	c.stopRinging()
 	c.end(store.CauseCancelled, l)
 }
