@@ -63,8 +63,9 @@ type RTPConfig struct {
 	// Address that others see in SDP when the switch is behind NAT; empty: that of
 	// sip.advertise, or the listener's own.
 	Advertise string `toml:"advertise"`
-	// A call ends when a party that may send voice was silent, RTCP included, for
-	// so long; off while held; "0" is never.
+	// A party that may send voice and was silent, RTCP included, for so long is hung
+	// up; a citizen whose agent it was goes back to the queue. Off while held; "0" is
+	// never.
 	Timeout time.Duration `toml:"timeout"`
 	// Most calls at a time, of every kind; 0 is no limit but ports. Emergency calls
 	// are never held back.
@@ -136,6 +137,9 @@ type AnnouncementConfig struct {
 type QueueConfig struct {
 	// Name, used in targets.
 	Name string `toml:"name"`
+	// Number, two to six digits, to which phones pass callers on who are to wait in
+	// it; empty: none.
+	Number string `toml:"number"`
 	// Who is offered a call: "longest-idle", "round-robin", or "ring-all" for
 	// everybody who is ready.
 	Strategy string `toml:"strategy"`
