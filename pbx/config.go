@@ -46,10 +46,14 @@ type SIPConfig struct {
 	OptionsInterval time.Duration `toml:"options_interval"`
 	// Product name in User-Agent and Server headers.
 	UserAgent string `toml:"user_agent"`
-	// Certificate chain for tls:// listeners, a PEM file.
+	// Certificate chain of tls:// listeners, and what carriers are shown that ask
+	// for one: a PEM file. It is read again when it changes.
 	Certificate string `toml:"certificate"`
-	// Private key for tls:// listeners, a PEM file.
+	// Private key of that certificate, a PEM file.
 	Key string `toml:"key"`
+	// Authorities that sign the carriers' certificates, a PEM file; empty: those
+	// that the system trusts.
+	CA string `toml:"ca"`
 }
 
 // RTPConfig is [rtp]: voice.
@@ -76,10 +80,14 @@ type RTPConfig struct {
 type TrunkConfig struct {
 	// Name in logs, status and call records.
 	Name string `toml:"name"`
-	// Where calls are sent: a host (found by SRV, then by address) or host:port.
+	// Where calls are sent: a host (found by NAPTR, then SRV, then by address) or
+	// host:port, by UDP if its names say nothing else. With tcp:// or tls:// in
+	// front it is that transport and no other, and with TLS the certificate must be
+	// that of the host. A transport needs a listener of its own in sip.listen.
 	Server string `toml:"server"`
 	// Whose requests are this trunk's: networks or addresses, each with an
-	// optional port. Never also a phone's.
+	// optional port, which connections by TCP and TLS rarely come from. Never also a
+	// phone's.
 	From []Source `toml:"from"`
 	// Whether to register with the carrier: with user, and the password that the
 	// secrets file has under the trunk's name.

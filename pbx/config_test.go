@@ -64,7 +64,13 @@ func TestConfigMistakes(t *testing.T) {
 		{"sip.listen[1]", "twice", func(c *Config) { c.SIP.Listen = append(c.SIP.Listen, c.SIP.Listen[0]) }},
 		{"sip.listen[0]", "port is missing", func(c *Config) { c.SIP.Listen[0].Addr = netip.MustParseAddrPort("192.0.2.10:0") }},
 		{"sip.listen[0]", "lies in rtp.ports", func(c *Config) { c.SIP.Listen[0].Addr = netip.MustParseAddrPort("192.0.2.10:20000") }},
-		{"sip.certificate", "needs sip.certificate and sip.key", func(c *Config) { c.SIP.Listen[0].Transport = "tls" }},
+		{"sip.certificate", "needs sip.certificate and sip.key", func(c *Config) {
+			c.SIP.Listen = append(c.SIP.Listen, Listener{"tls", netip.MustParseAddrPort("192.0.2.10:5061")})
+		}},
+		{"trunk[0].server", "goes by tcp, for which", func(c *Config) { c.Trunks[0].Server = "tcp://sip.operator.example" }},
+		{"trunk[0].server", "goes by udp, for which", func(c *Config) { c.SIP.Listen[0].Transport = "tcp" }},
+		{"trunk[0].server", "family of addresses", func(c *Config) { c.Trunks[0].Server = "[2001:db8::1]:5060" }},
+		{"trunk[0].server", "in front", func(c *Config) { c.Trunks[0].Server = "sips://sip.operator.example" }},
 		{"sip.certificate", "together", func(c *Config) { c.SIP.Key = "key.pem" }},
 		{"sip.advertise", "host name", func(c *Config) { c.SIP.Advertise, c.RTP.Advertise = "192.0.2.1:5060", "192.0.2.1" }},
 		{"sip.domain", "host name", func(c *Config) { c.SIP.Domain = "szczecin pl" }},

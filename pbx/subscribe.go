@@ -284,8 +284,9 @@ func (b *lampBoard) notify(sub *subscription) {
 	body.WriteString("</dialog-info>\r\n")
 	sub.version++
 	req.SetBody(body.Bytes())
-	b.s.end.address(req, sub.d.next())
-	b.s.end.transact(req, func(res *sip.Response, err error) {
+	to := sub.d.next()
+	b.s.end.address(req, to)
+	b.s.end.transact(req, to, func(res *sip.Response, err error) {
 		b.box.post(notifyAnswered{sub, res, err, over != ""})
 	})
 }

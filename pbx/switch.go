@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -35,6 +34,9 @@ type Parts struct {
 	Log      *slog.Logger
 	// ListenPacket opens SIP's datagram sockets; nil: real ones.
 	ListenPacket ListenPacket
+	// ListenStream and DialStream open SIP's TCP sockets; nil: real ones.
+	ListenStream ListenStream
+	DialStream   DialStream
 	// Resolver finds the trunks' servers; nil: the system's.
 	Resolver Resolver
 }
@@ -122,7 +124,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		kept: map[string]store.PhoneState{}, byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]bool{}, queues: map[string]*runningQueue{},
 	}
 	if s.resolver = p.Resolver; s.resolver == nil {
-		s.resolver = net.DefaultResolver
+		s.resolver = newSystemResolver()
 	}
 	s.music, s.ringback = media.HoldMusic(), ringback()
 	s.secret = func(h hop) bool { return h.transport == "TLS" }
@@ -142,11 +144,17 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		s.log.Error("agents are not told the queue", "err", live.whisperErr)
 	}
 	s.guard = newGuard(s.guardConfig(cfg))
-	if s.end, err = newEndpoint(cfg.SIP, s.guard, p.ListenPacket, p.Log); err != nil {
+	if s.end, err = newEndpoint(cfg.SIP, s.guard, p); err != nil {
 		return nil, err
 	}
 	s.ladders = s.end.ladders
 	s.end.serve, s.end.stray = s.serve, s.strayResponse
+	s.end.trunkAt = func(remote netip.AddrPort) (string, bool) {
+		if t := s.trunkOf(remote); t != nil {
+			return t.host(), true
+		}
+		return "", false
+	}
 	s.auth = newAuthServer(authConfig{Realm: s.domain(), Secret: func(user string) (authSecret, bool) {
 		secret, ok := s.config().Secrets.Extensions[user]
 		return authSecret{Password: secret}, ok
@@ -156,6 +164,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	s.lampBoard = newLampBoard(s)
 	s.clerk = newClerk(p.Store, p.Log)
 	s.registrar = newRegistrar(s, s.auth)
+	s.end.flows.gone = s.registrar.flowGone
 	s.scribe = newScribe(s.keep, p.Log)
 	s.pool.OnWish(func(id desk.AgentID) { s.scribe.put(string(id)) })
 	return s, nil
@@ -430,6 +439,11 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 	if !ok {
 		s.end.reply(req, tx, 500, "Server Internal Error")
 		return
+	}
+	if t := s.trunkOf(h.remote); t != nil {
+		h.name = t.host()
+	} else {
+		h.bound = true
 	}
 	switch req.Method {
 	case sip.ACK:
@@ -746,6 +760,11 @@ func (s *Switch) domain() string {
 		return s.cfg.SIP.Domain
 	}
 	return s.cfg.SIP.Listen[0].Addr.Addr().String()
+}
+
+// speaks reports whether there is a listener for a transport.
+func (s *Switch) speaks(transport string) bool {
+	return slices.ContainsFunc(s.cfg.SIP.Listen, func(l Listener) bool { return sip.NetworkToUpper(l.Transport) == transport })
 }
 
 // listenerFor returns the listener from which addr is reached.
