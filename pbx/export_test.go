@@ -30,6 +30,9 @@ func (s *Switch) Leftovers() string {
 	note("busy phones", len(s.lines.legs))
 	note("phones with calls to the outside", len(s.lines.placed))
 	s.lines.mu.Unlock()
+	for transport, n := range s.end.flows.count() {
+		note(transport+" connections", n)
+	}
 	note("subscriptions", len(s.lampBoard.subs)) // its goroutine has ended
 	return strings.Join(out, ", ")
 }

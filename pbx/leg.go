@@ -287,6 +287,7 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 		}
 		return
 	}
+	l.rehome(tx)
 	if req.IsAck() {
 		l.acknowledged(req)
 		return
@@ -554,7 +555,8 @@ func (l *leg) bye(headers ...sip.Header) {
 // for each response, and with nil when the transaction has failed. A trunk
 // that asks for credentials gets them, once.
 func (l *leg) transact(req *sip.Request, on func(res *sip.Response, err error)) {
-	l.c.s.end.address(req, l.d.next())
+	to := l.next()
+	l.c.s.end.address(req, to)
 	tried := false
 	var handle func(res *sip.Response, err error)
 	handle = func(res *sip.Response, err error) {
@@ -562,7 +564,7 @@ func (l *leg) transact(req *sip.Request, on func(res *sip.Response, err error)) 
 			tried = true
 			again := l.retry(req)
 			if err := authorize(again, res, l.trunk.cfg.User, l.trunk.secret); err == nil {
-				l.c.s.end.transact(again, l.posting(handle))
+				l.c.s.end.transact(again, to, l.posting(handle))
 				return
 			}
 		}
@@ -570,9 +572,39 @@ func (l *leg) transact(req *sip.Request, on func(res *sip.Response, err error)) 
 			on(res, err)
 		}
 	}
-	l.c.s.end.transact(req, func(res *sip.Response, err error) {
+	l.c.s.end.transact(req, to, func(res *sip.Response, err error) {
 		l.post(transactionMoved{l, res, err, handle})
 	})
+}
+
+// next is where the leg's requests go: as the dialog says, or by the connection
+// that a phone has registered by again since the dialog's own was lost.
+func (l *leg) next() hop {
+	h := l.d.next()
+	if h.transport == "UDP" && !h.bound && l.d.wantsTCP() {
+		if local, ok := l.c.s.listenerFor("TCP", h.remote.Addr()); ok {
+			h.transport, h.local = "TCP", local
+		}
+	}
+	if h.bound && h.transport != "UDP" && l.ext != "" && l.c.s.end.flows.find(h) == nil {
+		if now, ok := l.c.s.registrar.moved(l.ext, h); ok {
+			l.d.hop, h = now, now
+		}
+	}
+	return h
+}
+
+// rehome follows the peer to the connection by which its request came. It is the
+// same host, and it knows the tags of the dialog.
+func (l *leg) rehome(tx *sip.ServerTx) {
+	f := flowOf(tx)
+	if f == nil || f.transport != l.d.hop.transport || f.remote == l.d.hop.flow || f.remote.Addr() != l.d.hop.remote.Addr() {
+		return
+	}
+	l.d.hop.flow = f.remote
+	if l.d.hop.bound {
+		l.d.hop.remote = f.remote
+	}
 }
 
 func (l *leg) posting(handle func(*sip.Response, error)) func(*sip.Response, error) {

@@ -49,6 +49,7 @@ type registrar struct {
 
 	mu       sync.Mutex
 	bindings map[string][]binding // by extension
+	lost     []string             // extensions of which a connection ended lately
 	changed  chan struct{}
 }
 
@@ -80,7 +81,7 @@ func (r *registrar) load() error {
 				continue
 			}
 			r.bindings[ext] = append(r.bindings[ext], binding{
-				ext: ext, uri: u, hop: hop{b.Transport, local, remote}, callID: b.CallID, seq: b.CSeq,
+				ext: ext, uri: u, hop: hop{transport: b.Transport, local: local, remote: remote, bound: true}, callID: b.CallID, seq: b.CSeq,
 				expires: b.Expires, userAgent: b.UserAgent, instance: b.Instance,
 			})
 		}
@@ -199,10 +200,7 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 	}
 	res.AppendHeader(sip.NewHeader("Date", now.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")))
 	end.respond(tx, res)
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
+	r.poke()
 }
 
 func indexOf(list []binding, b binding) int {
@@ -255,11 +253,61 @@ func (r *registrar) reachable(ext string) []binding {
 	var out []binding
 	now := time.Now()
 	for _, b := range r.bindings[ext] {
-		if now.Before(b.expires) && b.alive() {
+		if now.Before(b.expires) && b.alive() && (b.hop.transport == "UDP" || r.s.end.flows.find(b.hop) != nil) {
 			out = append(out, b)
 		}
 	}
 	return out
+}
+
+// moved finds the connection by which a device of ext is reached now that was
+// reached by old: the same host and transport.
+func (r *registrar) moved(ext string, old hop) (hop, bool) {
+	for _, b := range r.reachable(ext) {
+		if b.hop.transport == old.transport && b.hop.remote.Addr() == old.remote.Addr() && r.s.end.flows.find(b.hop) != nil {
+			return b.hop, true
+		}
+	}
+	return hop{}, false
+}
+
+// flowGone drops the bindings of a connection that has ended: nobody can be
+// called by it (RFC 5626 §5.3).
+func (r *registrar) flowGone(f *flow) {
+	r.mu.Lock()
+	var lost []string
+	for ext, list := range r.bindings {
+		kept := slices.DeleteFunc(slices.Clone(list), func(b binding) bool { return b.hop.transport == f.transport && b.hop.remote == f.remote })
+		if len(kept) < len(list) {
+			r.bindings[ext] = kept
+			lost = append(lost, ext)
+		}
+	}
+	r.lost = append(r.lost, lost...)
+	r.mu.Unlock()
+	if len(lost) > 0 {
+		r.poke()
+	}
+}
+
+func (r *registrar) poke() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// settleLost saves and announces the extensions that lost a connection.
+func (r *registrar) settleLost() {
+	r.mu.Lock()
+	lost := r.lost
+	r.lost = nil
+	r.mu.Unlock()
+	for _, ext := range lost {
+		r.s.log.Info("phone's connection ended", "ext", ext)
+		r.s.scribe.put(ext)
+		r.announce(ext)
+	}
 }
 
 func (b binding) alive() bool { return b.misses < missesToDown && !b.suspended }
@@ -308,6 +356,7 @@ func (r *registrar) keep(ctx context.Context, interval time.Duration) {
 		case <-r.changed:
 		case <-tick.C:
 		}
+		r.settleLost()
 		for _, ext := range r.expire(time.Now()) {
 			r.s.log.Log(ctx, slog.LevelInfo, "registration expired", "ext", ext)
 			r.announce(ext)

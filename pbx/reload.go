@@ -23,7 +23,11 @@ func (s *Switch) Reload(cfg Config) (needRestart []string, err error) {
 	if err := errors.Join(live.audioErr, live.whisperErr); err != nil {
 		return nil, err
 	}
-	if !slices.Equal(cfg.SIP.Listen, s.cfg.SIP.Listen) || cfg.SIP.Certificate != s.cfg.SIP.Certificate || cfg.SIP.Key != s.cfg.SIP.Key {
+	// Connections that are up keep the certificate with which they began.
+	if err := s.end.certs.use(filesOf(cfg.SIP)); err != nil {
+		return nil, err
+	}
+	if !slices.Equal(cfg.SIP.Listen, s.cfg.SIP.Listen) {
 		needRestart = append(needRestart, "sip.listen")
 	}
 	if cfg.SIP.Advertise != s.cfg.SIP.Advertise || cfg.SIP.Domain != s.cfg.SIP.Domain || cfg.SIP.OptionsInterval != s.cfg.SIP.OptionsInterval || cfg.SIP.UserAgent != s.cfg.SIP.UserAgent {

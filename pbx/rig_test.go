@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -59,12 +60,18 @@ type rig struct {
 	log      *lockedBuffer
 	dir      string       // of the vault
 	resolver pbx.Resolver // of the trunks' servers; nil: the system's
-	before   int64        // records that were there when the switch was started (again)
-	stop     func()
-	prepare  func(*pbx.Switch) // may change the switch before it runs
-	wrap     func(media.Engine) media.Engine
-	forget   bool // peers keep no log: a long simulation
-	lenient  bool // the peers break rules themselves: what they complain of says nothing
+	// carrierBy and phonesBy are the peers' transports, "tcp" or "tls"; carrierKeys
+	// and phoneKeys are for TLS.
+	carrierBy, phonesBy     string
+	adapt                   []func(*pbx.Config) // what depends on the rig
+	large                   bool                // phones take requests of any size over UDP
+	carrierKeys, phonesKeys *tls.Config
+	before                  int64 // records that were there when the switch was started (again)
+	stop                    func()
+	lenient                 bool // the peers break rules themselves: what they complain of says nothing
+	wrap                    func(media.Engine) media.Engine
+	prepare                 func(*pbx.Switch) // may change the switch before it runs
+	forget                  bool              // peers keep no log: a long simulation
 }
 
 // scenario runs f against a running switch in a bubble of its own, and then
@@ -173,10 +180,14 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 	for _, edit := range edits {
 		edit(r)
 	}
+	for _, adapt := range r.adapt {
+		adapt(&cfg)
+	}
 	r.startSwitch(cfg, r.dir)
 	var err error
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
-		Name: "carrier", Listen: r.net.Listen, Addr: carrierAddr, Switch: switchAddr, Seed: 7,
+		Name: "carrier", Listen: r.net.Listen, Addr: carrierAddr, Switch: listenerOf(r.carrierBy), Seed: 7,
+		Transport: r.carrierBy, Streams: r.net.Streamers(), TLS: r.carrierKeys,
 		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)}, Forget: r.forget,
 	})
 	r.must(err)
@@ -184,15 +195,24 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 		addr := phoneAddr(i)
 		r.ladder.Name(addr, e.Number)
 		p, err := pbxtest.NewPhone(pbxtest.PeerConfig{
-			Name: e.Number, Password: cfg.Secrets.Extensions[e.Number], Listen: r.net.Listen, Addr: addr, Switch: switchAddr, Seed: uint64(100 + i),
+			Name: e.Number, Password: cfg.Secrets.Extensions[e.Number], Listen: r.net.Listen, Addr: addr, Switch: listenerOf(r.phonesBy), Seed: uint64(100 + i),
 			Voice:  pbxtest.Voice{Say: pbxtest.Tone(phoneHz + 30*i)},
 			Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)), Forget: r.forget,
+			Large: r.large, Transport: r.phonesBy, Streams: r.net.Streamers(), TLS: r.phonesKeys,
 		})
 		r.must(err)
 		r.phones[e.Number] = p
 		r.must(p.Register(t.Context()))
 	}
 	return r
+}
+
+// listenerOf is where the switch takes a transport.
+func listenerOf(transport string) netip.AddrPort {
+	if transport == "tls" {
+		return netip.AddrPortFrom(switchAddr.Addr(), 5061)
+	}
+	return switchAddr
 }
 
 // vaultDir is in memory where the system offers that: a bubble's clock stands
@@ -239,6 +259,7 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 	r.sw, err = pbx.New(cfg, pbx.Parts{
 		Store: st, Recorder: r.rec, Engine: engine, Pool: r.pool, Log: log, Resolver: r.resolver,
 		ListenPacket: func(a netip.AddrPort) (net.PacketConn, error) { return r.net.ListenPacket(a) },
+		ListenStream: r.net.ListenStream, DialStream: r.net.DialStream,
 	})
 	r.must(err)
 	if r.prepare != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -35,6 +34,9 @@ type Parts struct {
 	Log      *slog.Logger
 	// ListenPacket opens SIP's datagram sockets; nil: real ones.
 	ListenPacket ListenPacket
+	// ListenStream and DialStream open SIP's TCP sockets; nil: real ones.
+	ListenStream ListenStream
+	DialStream   DialStream
 	// Resolver finds the trunks' servers; nil: the system's.
 	Resolver Resolver
 }
@@ -102,6 +104,7 @@ type liveConfig struct {
 	Config
 	numbers       map[ordinance.Number]NumberConfig
 	extensions    map[string]ExtensionConfig
+	queueNumbers  map[string]string        // names by QueueConfig.Number
 	hours         map[string]*desk.Hours   // by name
 	announcements map[string]*announcement // by NumberConfig.Announcement
 	audioErr      error                    // why an announcement cannot be played
@@ -122,7 +125,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		kept: map[string]store.PhoneState{}, byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]bool{}, queues: map[string]*runningQueue{},
 	}
 	if s.resolver = p.Resolver; s.resolver == nil {
-		s.resolver = net.DefaultResolver
+		s.resolver = newSystemResolver()
 	}
 	s.music, s.ringback = media.HoldMusic(), ringback()
 	s.secret = func(h hop) bool { return h.transport == "TLS" }
@@ -142,11 +145,17 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		s.log.Error("agents are not told the queue", "err", live.whisperErr)
 	}
 	s.guard = newGuard(s.guardConfig(cfg))
-	if s.end, err = newEndpoint(cfg.SIP, s.guard, p.ListenPacket, p.Log); err != nil {
+	if s.end, err = newEndpoint(cfg.SIP, s.guard, p); err != nil {
 		return nil, err
 	}
 	s.ladders = s.end.ladders
 	s.end.serve, s.end.stray = s.serve, s.strayResponse
+	s.end.trunkAt = func(remote netip.AddrPort) (string, bool) {
+		if t := s.trunkOf(remote); t != nil {
+			return t.host(), true
+		}
+		return "", false
+	}
 	s.auth = newAuthServer(authConfig{Realm: s.domain(), Secret: func(user string) (authSecret, bool) {
 		secret, ok := s.config().Secrets.Extensions[user]
 		return authSecret{Password: secret}, ok
@@ -156,6 +165,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	s.lampBoard = newLampBoard(s)
 	s.clerk = newClerk(p.Store, p.Log)
 	s.registrar = newRegistrar(s, s.auth)
+	s.end.flows.gone = s.registrar.flowGone
 	s.scribe = newScribe(s.keep, p.Log)
 	s.pool.OnWish(func(id desk.AgentID) { s.scribe.put(string(id)) })
 	return s, nil
@@ -171,7 +181,7 @@ func spoken(name string) (*media.Prompt, error) {
 
 // prepare derives what calls need from a configuration.
 func prepare(cfg Config) (*liveConfig, error) {
-	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{},
+	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{}, queueNumbers: map[string]string{},
 		hours: map[string]*desk.Hours{}, announcements: map[string]*announcement{}}
 	for _, n := range cfg.Numbers {
 		num, ok := ordinance.ParseNumber(n.Match)
@@ -182,6 +192,11 @@ func prepare(cfg Config) (*liveConfig, error) {
 	}
 	for _, e := range cfg.Extensions {
 		l.extensions[e.Number] = e
+	}
+	for _, q := range cfg.Queues {
+		if q.Number != "" {
+			l.queueNumbers[q.Number] = q.Name
+		}
 	}
 	for _, h := range cfg.Hours {
 		hours, err := desk.ParseHours(h)
@@ -430,6 +445,11 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 	if !ok {
 		s.end.reply(req, tx, 500, "Server Internal Error")
 		return
+	}
+	if t := s.trunkOf(h.remote); t != nil {
+		h.name = t.host()
+	} else {
+		h.bound = true
 	}
 	switch req.Method {
 	case sip.ACK:
@@ -746,6 +766,11 @@ func (s *Switch) domain() string {
 		return s.cfg.SIP.Domain
 	}
 	return s.cfg.SIP.Listen[0].Addr.Addr().String()
+}
+
+// speaks reports whether there is a listener for a transport.
+func (s *Switch) speaks(transport string) bool {
+	return slices.ContainsFunc(s.cfg.SIP.Listen, func(l Listener) bool { return sip.NetworkToUpper(l.Transport) == transport })
 }
 
 // listenerFor returns the listener from which addr is reached.

@@ -40,7 +40,7 @@ func (p *Peer) checkMessage(m *Message, raw []byte) bool {
 	if len(m.Body) > 0 && m.Get("Content-Type") == "" {
 		p.violate("%s has a body without Content-Type", m)
 	}
-	if len(raw) > 1300 && m.Status == 0 {
+	if len(raw) > 1300 && m.Status == 0 && !p.reliable() && !p.cfg.Large {
 		p.violate("%s of %d bytes over UDP (RFC 3261 §18.1.1)", m, len(raw))
 	}
 	if m.Status != 0 {

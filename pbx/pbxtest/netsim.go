@@ -39,12 +39,17 @@ type Net struct {
 
 	mu    sync.Mutex
 	conns map[netip.AddrPort]*PacketConn
-	flows map[[2]netip.AddrPort]*flow
-	rules []rule
-	drop  func(src, dst netip.AddrPort, payload []byte) bool
-	tap   func(Packet)
-	seq   uint64
-	ports map[netip.Addr]uint16 // the next one to pick, by address
+	// Of TCP: who listens, what is open, where connections hang, the last port.
+	listeners map[netip.AddrPort]*streamListener
+	streams   []*StreamConn
+	holes     map[netip.AddrPort]bool
+	port      uint16
+	flows     map[[2]netip.AddrPort]*flow
+	rules     []rule
+	drop      func(src, dst netip.AddrPort, payload []byte) bool
+	tap       func(Packet)
+	seq       uint64
+	ports     map[netip.Addr]uint16 // the next one to pick, by address
 }
 
 // Impairment is what a path does to datagrams. The zero value is a perfect
