@@ -17,7 +17,7 @@ import (
 	"centralka/ordinance"
 )
 
-//go:embed static templates
+//go:embed static templates words
 var embedded embed.FS
 
 // StatusConfig configures the status endpoint.

@@ -71,6 +71,7 @@ func checkFiles(path string, cfg Config) error {
 	for _, c := range []struct{ key, certificate, private string }{
 		{"sip.certificate", cfg.SIP.Certificate, cfg.SIP.Key},
 		{"web.certificate", cfg.Web.Certificate, cfg.Web.Key},
+		{"web.public_certificate", cfg.Web.PublicCertificate, cfg.Web.PublicKey},
 	} {
 		if c.certificate != "" {
 			_, err := tls.LoadX509KeyPair(c.certificate, c.private)

@@ -35,6 +35,9 @@ type system struct {
 	sw       *pbx.Switch
 	status   *http.Server
 	statusLn net.Listener
+	doors    []*door
+	running  atomic.Pointer[runningConfig]
+	panics   atomic.Int64 // web requests that an internal error ended
 	control  *control
 	began    time.Time
 	slow     atomic.Pointer[slowFacts]
@@ -66,6 +69,9 @@ func newSystem(cfg Config, log *slog.Logger) (_ *system, err error) {
 	s.status = &http.Server{
 		Handler:           web.NewStatus(web.StatusConfig{Snapshot: s.snapshot, Version: version()}),
 		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	if err := s.openDoors(); err != nil {
+		return nil, err
 	}
 	if s.control, err = listenControl(cfg.Vault.Dir, s.store, log); err != nil {
 		return nil, err
@@ -123,7 +129,7 @@ func (s *system) run(stop, hurry context.Context) error {
 	defer stopSwitch()
 
 	var engine, rec, vault, pages sync.WaitGroup
-	fail := make(chan error, 6)
+	fail := make(chan error, 8)
 	start := func(wg *sync.WaitGroup, what string, f func() error) {
 		wg.Go(func() {
 			if err := f(); err != nil {
@@ -141,6 +147,9 @@ func (s *system) run(stop, hurry context.Context) error {
 		return nil
 	})
 	start(&pages, "control socket", s.control.serve)
+	for _, d := range s.doors {
+		start(&pages, d.name+" pages", d.serve)
+	}
 	unwatch := make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watch(unwatch) })
@@ -183,6 +192,10 @@ func (s *system) close() error {
 		errs = append(errs, s.control.close())
 		s.control = nil
 	}
+	for _, d := range s.doors {
+		errs = append(errs, d.close())
+	}
+	s.doors = nil
 	if s.status != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
