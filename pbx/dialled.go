@@ -42,7 +42,7 @@ func (s *Switch) acceptPhoneInvite(req *sip.Request, tx *sip.ServerTx, ext strin
 func (c *dialled) start(req *sip.Request) {
 	c.phase = phaseSetup
 	a := c.a
-	route := c.s.dialplan().resolve(c.dialled, c.s.isExtension)
+	route := c.s.routeOf(c.dialled)
 	if n, ok := ordinance.ParseNumber(c.dialled); ok {
 		c.rec.Called = n
 	}
@@ -64,7 +64,7 @@ func (c *dialled) start(req *sip.Request) {
 	case route.kind == routeNotFound:
 		c.end(store.CauseNotFound, nil)
 		return
-	case route.kind == routeForbidden:
+	case route.kind == routeForbidden || route.kind == routeQueue:
 		c.end(store.CauseForbidden, nil)
 		return
 	case route.kind == routeOutside && c.s.lines.outgoing(a.ext) > c.s.config().Dial.MaxOutgoingPerExtension:
@@ -279,13 +279,4 @@ func (c *dialled) cancelled(l *leg) {
 }
 
 func (c *dialled) confirmed(l *leg)    { c.rewire() }
-func (c *dialled) noAck(l *leg)        { c.stopRinging(); c.end(store.CauseNoAck, nil) }
 func (c *dialled) mediaChanged(l *leg) { c.rewire() }
-func (c *dialled) mediaFailed(l *leg)  { c.stopRinging(); c.end(store.CauseNotAcceptable, nil) }
-
-func (c *dialled) mediaTimedOut(l *leg) {
-	if !c.talking {
-		return // a phone may be silent while the far end rings
-	}
-	c.end(store.CauseMediaTimeout, nil)
-}
