@@ -61,7 +61,8 @@ type RTPConfig struct {
 	// First and last UDP port for voice; each call uses four (two legs, RTP and RTCP).
 	Ports PortRange `toml:"ports"`
 	// Address that others see in SDP when the switch is behind NAT; empty: that of
-	// sip.advertise, or the listener's own.
+	// sip.advertise, or the listener's own. It holds for its own family: a peer that
+	// is reached by IPv6 is never told an IPv4 address.
 	Advertise string `toml:"advertise"`
 	// A party that may send voice and was silent, RTCP included, for so long is hung
 	// up; a citizen whose agent it was goes back to the queue. Off while held; "0" is
