@@ -1,8 +1,13 @@
 package pbx
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/binary"
+	"math/big"
 	"net"
 	"net/netip"
 	"net/url"
@@ -53,6 +58,77 @@ func TestCertifies(t *testing.T) {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}
+}
+
+// TestCertificateUsage: a certificate that says what it is for says SIP, or what
+// servers had before there was a word for it (RFC 5924 §4).
+func TestCertificateUsage(t *testing.T) {
+	ca := newTestCA(t)
+	sip := asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 20}
+	other := asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 21} // SSH
+	for _, c := range []struct {
+		name    string
+		usages  []x509.ExtKeyUsage
+		unknown []asn1.ObjectIdentifier
+		want    bool
+	}{
+		{"nothing", nil, nil, true},
+		{"SIP", nil, []asn1.ObjectIdentifier{sip}, true},
+		{"SIP among others", []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}, []asn1.ObjectIdentifier{other, sip}, true},
+		{"servers", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, nil, true},
+		{"clients", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, nil, true},
+		{"anything", []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, nil, true},
+		{"mail", []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}, nil, false},
+		{"programs", []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, []asn1.ObjectIdentifier{other}, false},
+	} {
+		set := &keyset{roots: x509.NewCertPool()}
+		set.roots.AddCert(ca.cert)
+		err := set.verify([]*x509.Certificate{ca.issue(c.usages, c.unknown)})
+		if (err == nil) != c.want {
+			t.Errorf("for %s: %v", c.name, err)
+		}
+	}
+	if (&keyset{roots: x509.NewCertPool()}).verify([]*x509.Certificate{ca.issue(nil, nil)}) == nil {
+		t.Error("an unknown authority is believed")
+	}
+}
+
+// testCA signs certificates for use within this package.
+type testCA struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newTestCA(t *testing.T) *testCA {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &testCA{t: t, key: key}
+	ca.cert = &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
+	ca.cert = ca.sign(ca.cert)
+	return ca
+}
+
+func (ca *testCA) issue(usages []x509.ExtKeyUsage, unknown []asn1.ObjectIdentifier) *x509.Certificate {
+	return ca.sign(&x509.Certificate{
+		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"sip.example"}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: usages, UnknownExtKeyUsage: unknown,
+	})
+}
+
+func (ca *testCA) sign(template *x509.Certificate) *x509.Certificate {
+	ca.t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, ca.key.Public(), ca.key)
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	return c
 }
 
 // naptrData packs the data of a record.

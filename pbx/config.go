@@ -61,10 +61,12 @@ type RTPConfig struct {
 	// First and last UDP port for voice; each call uses four (two legs, RTP and RTCP).
 	Ports PortRange `toml:"ports"`
 	// Address that others see in SDP when the switch is behind NAT; empty: that of
-	// sip.advertise, or the listener's own.
+	// sip.advertise, or the listener's own. It holds for its own family: a peer that
+	// is reached by IPv6 is never told an IPv4 address.
 	Advertise string `toml:"advertise"`
-	// A call ends when a party that may send voice was silent, RTCP included, for
-	// so long; off while held; "0" is never.
+	// A party that may send voice and was silent, RTCP included, for so long is hung
+	// up; a citizen whose agent it was goes back to the queue. Off while held; "0" is
+	// never.
 	Timeout time.Duration `toml:"timeout"`
 	// Most calls at a time, of every kind; 0 is no limit but ports. Emergency calls
 	// are never held back.
@@ -136,6 +138,9 @@ type AnnouncementConfig struct {
 type QueueConfig struct {
 	// Name, used in targets.
 	Name string `toml:"name"`
+	// Number, two to six digits, to which phones pass callers on who are to wait in
+	// it; empty: none.
+	Number string `toml:"number"`
 	// Who is offered a call: "longest-idle", "round-robin", or "ring-all" for
 	// everybody who is ready.
 	Strategy string `toml:"strategy"`

@@ -146,6 +146,21 @@ func TestConfigMistakes(t *testing.T) {
 			c.Queues[0].Members, c.Queues[1].Members = []string{"101"}, []string{"101"}
 		}},
 		{"extension[2].number", "two to six digits", func(c *Config) { addExtension(c, "1o3") }},
+		{"extension[2].number", "habitual 0", func(c *Config) {
+			c.Dial.OutsidePrefix = "9"
+			c.Dial.Emergency = []string{"112"}
+			addExtension(c, "0112")
+		}},
+		{"queue[0].number", "two to six digits", func(c *Config) { c.Queues[0].Number = "*8" }},
+		{"queue[0].number", "is an extension", func(c *Config) { c.Queues[0].Number = "101" }},
+		{"queue[0].number", "emergency", func(c *Config) { c.Queues[0].Number = "112" }},
+		{"queue[0].number", "outside_prefix", func(c *Config) { c.Queues[0].Number = "050" }},
+		{"queue[2].number", "also that of queue[0]", func(c *Config) {
+			other := c.Queues[0]
+			other.Name, other.Overflow = "other", ""
+			c.Queues[0].Number, other.Number = "500", "500"
+			c.Queues = append(c.Queues, other)
+		}},
 		{"extension[2].number", "emergency", func(c *Config) { addExtension(c, "112") }},
 		{"extension[2].number", "outside_prefix", func(c *Config) { addExtension(c, "012") }},
 		{"extension[0].ready", "is not known", func(c *Config) { c.Extensions[0].Ready = "" }},

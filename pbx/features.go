@@ -80,6 +80,8 @@ func (q *quiet) has(ext string) bool {
 
 func (s *Switch) setQuiet(ext string, on bool) {
 	s.quiet.set(ext, on)
+	s.pool.Quiet(desk.AgentID(ext), on)
+	s.lampBoard.box.post(lampsChanged{})
 	s.scribe.put(ext)
 }
 
@@ -110,6 +112,7 @@ func (s *Switch) recall() error {
 			continue
 		}
 		s.quiet.set(ext, p.Quiet)
+		s.pool.Quiet(desk.AgentID(ext), p.Quiet)
 		s.pool.Recall(desk.AgentID(ext), p.Away)
 	}
 	return nil

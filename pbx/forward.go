@@ -116,7 +116,7 @@ func (r *ringing) follow(t *try, uris []sip.Uri) *try {
 		return nil
 	}
 	for _, u := range uris {
-		to := s.dialplan().resolve(userOf(u), s.isExtension)
+		to := s.routeOf(userOf(u))
 		switch {
 		case to.kind == routeExtension && !r.knows(to.ext):
 			return &try{offer: s.directOffer(to.ext), ring: store.Ring{Extension: to.ext, From: time.Now()}, forwarded: f}

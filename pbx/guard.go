@@ -239,14 +239,6 @@ func (g *guard) authSucceeded(source netip.Addr) {
 	g.offenders.drop(guardKey(source.Unmap().WithZone("")))
 }
 
-// retainRegistered forgets every address at which no phone is registered any
-// more.
-func (g *guard) retainRegistered(now map[netip.Addr]bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	maps.DeleteFunc(g.registered, func(addr netip.Addr, _ bool) bool { return !now[addr] })
-}
-
 // setRegistered tells that a phone is registered at the address now, or that the
 // last one there is gone. To say it again changes nothing.
 func (g *guard) setRegistered(addr netip.Addr, on bool) {

@@ -114,15 +114,6 @@ func (c *incoming) beginAnnouncement() {
 	c.save()
 }
 
-func (c *incoming) noAck(l *leg) {
-	if c.lostInPrelude(l) {
-		return
-	}
-	c.leaveQueue()
-	c.stopRinging()
-	c.end(store.CauseNoAck, nil)
-}
-
 func (c *incoming) played(l *leg, p media.Played) {
 	if c.prelude != nil && l == c.prelude.l && p.Play == c.prelude.id {
 		c.connect()
@@ -193,11 +184,7 @@ func (c *incoming) route(target string) {
 			c.bidFarewell(c.s.prompts.closed, store.CauseClosed)
 			return
 		}
-		c.rec.BeginStay(name, time.Now())
-		c.queue = q
-		c.phase = phaseQueued
-		c.save()
-		c.music()
+		c.stand(q)
 		q.enter(c, c.proof)
 	case "extension":
 		c.music()
@@ -205,6 +192,16 @@ func (c *incoming) route(target string) {
 	default:
 		c.bidFarewell(c.s.prompts.busy, store.CauseNotFound)
 	}
+}
+
+// stand is the caller beginning to wait in q, which is to be told.
+func (c *incoming) stand(q *queue) {
+	c.queue, c.phase = q, phaseQueued
+	c.rec.BeginStay(q.config().Name, time.Now())
+	c.a.muted = false // by a hold of before, which nobody ends any more
+	c.a.apply()
+	c.save()
+	c.music()
 }
 
 // music plays hold music to the waiting caller.
@@ -438,24 +435,6 @@ func (c *incoming) mediaChanged(l *leg) {
 		return
 	}
 	c.rewire()
-}
-
-func (c *incoming) mediaFailed(l *leg) {
-	if c.lostInPrelude(l) {
-		return
-	}
-	c.leaveQueue()
-	c.stopRinging()
-	c.end(store.CauseNotAcceptable, nil)
-}
-
-func (c *incoming) mediaTimedOut(l *leg) {
-	if c.lostInPrelude(l) || l != c.a && !(c.talking && l == c.b) {
-		return // a phone that rings owes nobody any voice, whatever its 180 says
-	}
-	c.leaveQueue()
-	c.stopRinging()
-	c.end(store.CauseMediaTimeout, nil)
 }
 
 // acceptTrunkInvite begins the call of an INVITE from a trunk.

@@ -681,15 +681,18 @@ func (ev mediaNotified) on(c *call) {
 	}
 }
 
-// mediaAddr is the address that SDP names for a leg that talks through h.
+// mediaAddr is the address that SDP names for a leg that talks through h: the
+// advertised one if it is of that family, else the listener's own.
 func (s *Switch) mediaAddr(h hop) netip.Addr {
+	own := h.local.Addr()
 	for _, a := range []string{s.cfg.RTP.Advertise, s.cfg.SIP.Advertise} {
-		if ip, err := netip.ParseAddr(a); err == nil {
+		ip, err := netip.ParseAddr(a)
+		if ap, portErr := netip.ParseAddrPort(a); portErr == nil {
+			ip, err = ap.Addr(), nil
+		}
+		if err == nil && ip.Is4() == own.Is4() {
 			return ip
 		}
-		if ap, err := netip.ParseAddrPort(a); err == nil {
-			return ap.Addr()
-		}
 	}
-	return h.local.Addr()
+	return own
 }

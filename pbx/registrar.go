@@ -48,13 +48,14 @@ type registrar struct {
 	auth *authServer
 
 	mu       sync.Mutex
-	bindings map[string][]binding // by extension
+	bindings map[string][]binding // by extension; only put changes a list
+	from     map[netip.Addr]int   // how many of them are at an address
 	lost     []string             // extensions of which a connection ended lately
 	changed  chan struct{}
 }
 
 func newRegistrar(s *Switch, auth *authServer) *registrar {
-	return &registrar{s: s, auth: auth, bindings: map[string][]binding{}, changed: make(chan struct{}, 1)}
+	return &registrar{s: s, auth: auth, bindings: map[string][]binding{}, from: map[netip.Addr]int{}, changed: make(chan struct{}, 1)}
 }
 
 // load takes the bindings that were in force when the switch stopped.
@@ -67,6 +68,7 @@ func (r *registrar) load() error {
 		if !r.s.isExtension(ext) {
 			continue
 		}
+		var next []binding
 		for _, b := range list {
 			var u sip.Uri
 			remote, err := netip.ParseAddrPort(b.Received)
@@ -80,14 +82,38 @@ func (r *registrar) load() error {
 			if !ok {
 				continue
 			}
-			r.bindings[ext] = append(r.bindings[ext], binding{
+			next = append(next, binding{
 				ext: ext, uri: u, hop: hop{transport: b.Transport, local: local, remote: remote, bound: true}, callID: b.CallID, seq: b.CSeq,
 				expires: b.Expires, userAgent: b.UserAgent, instance: b.Instance,
 			})
 		}
+		r.mu.Lock()
+		r.put(ext, next)
+		r.mu.Unlock()
 		r.announce(ext)
 	}
 	return nil
+}
+
+// put replaces the bindings of ext and tells the guard which addresses have
+// phones by now, whether they answer or not: one that is slow to answer must not
+// be locked out meanwhile. The mutex is held.
+func (r *registrar) put(ext string, next []binding) {
+	old := r.bindings[ext]
+	r.bindings[ext] = next
+	for _, b := range next {
+		addr := b.hop.remote.Addr()
+		if r.from[addr]++; r.from[addr] == 1 {
+			r.s.guard.setRegistered(addr, true)
+		}
+	}
+	for _, b := range old {
+		addr := b.hop.remote.Addr()
+		if r.from[addr]--; r.from[addr] == 0 {
+			delete(r.from, addr)
+			r.s.guard.setRegistered(addr, false)
+		}
+	}
 }
 
 // register answers a REGISTER from an authenticated phone.
@@ -184,7 +210,7 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 			next = append(next, b)
 		}
 	}
-	r.bindings[ext] = next
+	r.put(ext, next)
 	saved := append([]binding(nil), next...)
 	r.mu.Unlock()
 
@@ -237,14 +263,8 @@ func (r *registrar) save(ext string) error {
 	return r.s.store.PutBindings(ext, out)
 }
 
-// announce tells the desk and the guard who is there.
-func (r *registrar) announce(ext string) {
-	live := r.reachable(ext)
-	r.s.setAvailable(ext, len(live) > 0)
-	for _, b := range live {
-		r.s.guard.setRegistered(b.hop.remote.Addr(), true)
-	}
-}
+// announce tells the desk who is there.
+func (r *registrar) announce(ext string) { r.s.setAvailable(ext, len(r.reachable(ext)) > 0) }
 
 // reachable returns the devices of an extension that can be called now.
 func (r *registrar) reachable(ext string) []binding {
@@ -279,7 +299,7 @@ func (r *registrar) flowGone(f *flow) {
 	for ext, list := range r.bindings {
 		kept := slices.DeleteFunc(slices.Clone(list), func(b binding) bool { return b.hop.transport == f.transport && b.hop.remote == f.remote })
 		if len(kept) < len(list) {
-			r.bindings[ext] = kept
+			r.put(ext, kept)
 			lost = append(lost, ext)
 		}
 	}
@@ -394,24 +414,17 @@ func (r *registrar) all() []binding {
 	return out
 }
 
-// expire drops dead bindings and returns the extensions that lost one. Where no
-// phone is registered any more, the guard makes no exception.
+// expire drops dead bindings and returns the extensions that lost one.
 func (r *registrar) expire(now time.Time) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
-	addrs := map[netip.Addr]bool{}
 	for ext, list := range r.bindings {
-		live := dropExpired(list, now)
-		if len(live) < len(list) {
-			r.bindings[ext] = live
+		if live := dropExpired(list, now); len(live) < len(list) {
+			r.put(ext, live)
 			out = append(out, ext)
 		}
-		for _, b := range live {
-			addrs[b.hop.remote.Addr().Unmap().WithZone("")] = true
-		}
 	}
-	r.s.guard.retainRegistered(addrs)
 	return out
 }
 

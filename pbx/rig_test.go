@@ -36,6 +36,8 @@ import (
 var (
 	switchAddr  = netip.MustParseAddrPort("192.0.2.10:5060")
 	carrierAddr = netip.MustParseAddrPort("198.51.100.1:5060")
+	switchAddr6 = netip.MustParseAddrPort("[2001:db8::10]:5060")
+	carrier6    = netip.MustParseAddrPort("[2001:db8:1::1]:5060")
 	foreignAddr = netip.MustParseAddrPort("203.0.113.66:5060")
 )
 
@@ -63,6 +65,7 @@ type rig struct {
 	// carrierBy and phonesBy are the peers' transports, "tcp" or "tls"; carrierKeys
 	// and phoneKeys are for TLS.
 	carrierBy, phonesBy     string
+	families                bool                // voice by IPv6 as well, by which the carrier comes
 	adapt                   []func(*pbx.Config) // what depends on the rig
 	large                   bool                // phones take requests of any size over UDP
 	carrierKeys, phonesKeys *tls.Config
@@ -185,8 +188,14 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 	}
 	r.startSwitch(cfg, r.dir)
 	var err error
+	at, listener := carrierAddr, listenerOf(r.carrierBy)
+	if r.families {
+		at, listener = carrier6, switchAddr6
+		r.ladder.Name(switchAddr6, "switch")
+		r.ladder.Name(carrier6, "carrier")
+	}
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
-		Name: "carrier", Listen: r.net.Listen, Addr: carrierAddr, Switch: listenerOf(r.carrierBy), Seed: 7,
+		Name: "carrier", Listen: r.net.Listen, Addr: at, Switch: listener, Seed: 7,
 		Transport: r.carrierBy, Streams: r.net.Streamers(), TLS: r.carrierKeys,
 		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)}, Forget: r.forget,
 	})
@@ -248,9 +257,16 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 	r.store = st
 	r.rec = recorder.New(recorder.Config{Store: st, Log: log})
 	r.pool = desk.NewPool(log)
+	bind, listen := switchAddr.Addr(), func(a netip.AddrPort) (media.Conn, error) { return r.net.ListenPacket(a) }
+	if r.families {
+		bind = netip.IPv6Unspecified()
+		listen = func(a netip.AddrPort) (media.Conn, error) {
+			return r.net.ListenBoth(switchAddr.Addr(), switchAddr6.Addr(), a.Port())
+		}
+	}
 	engine, err := media.NewPortable(media.PortableConfig{
-		Listen: func(a netip.AddrPort) (media.Conn, error) { return r.net.ListenPacket(a) },
-		Addr:   switchAddr.Addr(), PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last, Drain: time.Second, Timeout: cfg.RTP.Timeout, CNAME: "centralka", Log: log,
+		Listen: listen,
+		Addr:   bind, PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last, Drain: time.Second, Timeout: cfg.RTP.Timeout, CNAME: "centralka", Log: log,
 	})
 	r.must(err)
 	if r.wrap != nil {

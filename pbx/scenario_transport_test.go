@@ -434,3 +434,57 @@ func TestCertificateIsReplaced(t *testing.T) {
 		r.phonesKeys = &tls.Config{RootCAs: ca.pool(), ServerName: "centralka.test"}
 	})
 }
+
+// TestConnectionReuse: what we say to a carrier that has a certificate goes by
+// the connection that it opened, if it offers that (RFC 5923 §5), and by one of our
+// own if it does not or has shown no certificate; we offer the same.
+func TestConnectionReuse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		alias   string
+		mute    bool // shows no certificate as a client
+		streams int
+	}{
+		"offered":               {";alias", false, 1},
+		"not offered":           {"", false, 2},
+		"without a certificate": {";alias", true, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := streamCity(t, "", "101")
+			cfg.SIP.OptionsInterval = 0
+			cfg.Trunks[0].Server = "tls://sip.operator.example"
+			z := &zone{
+				srv:   map[string][]*net.SRV{"_sips._tcp.sip.operator.example": {{Target: "a.operator.example.", Port: carrierAddr.Port()}}},
+				hosts: map[string][]netip.Addr{"a.operator.example": {carrierAddr.Addr()}},
+			}
+			scenario(t, cfg, func(t *testing.T, r *rig) {
+				r.carrier.SetBehaviour(pbxtest.Always(pbxtest.AnswerAfter(time.Second)))
+				in, err := r.carrier.Call(pbxtest.CallOptions{From: "+48600100200", To: "+48914245000", Edit: func(m *pbxtest.Message) { m.Set("Via", m.Get("Via")+tc.alias) }})
+				r.must(err)
+				r.answeredBy("101")
+				in.Hangup()
+				time.Sleep(2 * time.Second)
+				if n := r.net.Streams(); n != 1 {
+					t.Fatalf("%d connections before we call", n)
+				}
+				out, err := r.phones["101"].Dial("0600100200")
+				r.must(err)
+				r.must(out.WaitAnswered(3 * time.Second))
+				if via := r.carrierInvite().Get("Via"); !strings.Contains(via, ";alias") {
+					t.Errorf("Via %q", via)
+				}
+				if n := r.net.Streams(); n != tc.streams {
+					t.Errorf("%d connections, want %d", n, tc.streams)
+				}
+				out.Hangup()
+				time.Sleep(time.Second)
+			}, secured("sip.operator.example"), by("tls", ""), with(z), func(r *rig) {
+				if tc.mute {
+					cert := r.carrierKeys.Certificates[0]
+					r.carrierKeys.Certificates = nil
+					r.carrierKeys.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
+				}
+			})
+		})
+	}
+}

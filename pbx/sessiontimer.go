@@ -369,17 +369,6 @@ func (l *leg) expireSession(why string) {
 	l.c.script.sessionExpired(l)
 }
 
-func (c *incoming) sessionExpired(*leg) {
-	c.leaveQueue()
-	c.stopRinging()
-	c.end(store.CauseSessionExpired, nil)
-}
-
-func (c *dialled) sessionExpired(*leg) {
-	c.stopRinging()
-	c.end(store.CauseSessionExpired, nil)
-}
-
 // sessionExpired in a transfer ends the call only if it is the party's that
 // stays; another is gone like one that hung up.
 func (t *transferring) sessionExpired(l *leg) {

@@ -104,6 +104,7 @@ type liveConfig struct {
 	Config
 	numbers       map[ordinance.Number]NumberConfig
 	extensions    map[string]ExtensionConfig
+	queueNumbers  map[string]string        // names by QueueConfig.Number
 	hours         map[string]*desk.Hours   // by name
 	announcements map[string]*announcement // by NumberConfig.Announcement
 	audioErr      error                    // why an announcement cannot be played
@@ -180,7 +181,7 @@ func spoken(name string) (*media.Prompt, error) {
 
 // prepare derives what calls need from a configuration.
 func prepare(cfg Config) (*liveConfig, error) {
-	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{},
+	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{}, queueNumbers: map[string]string{},
 		hours: map[string]*desk.Hours{}, announcements: map[string]*announcement{}}
 	for _, n := range cfg.Numbers {
 		num, ok := ordinance.ParseNumber(n.Match)
@@ -191,6 +192,11 @@ func prepare(cfg Config) (*liveConfig, error) {
 	}
 	for _, e := range cfg.Extensions {
 		l.extensions[e.Number] = e
+	}
+	for _, q := range cfg.Queues {
+		if q.Number != "" {
+			l.queueNumbers[q.Number] = q.Name
+		}
 	}
 	for _, h := range cfg.Hours {
 		hours, err := desk.ParseHours(h)

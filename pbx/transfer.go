@@ -31,6 +31,7 @@ type transferring struct {
 	ways   []wayOut         // that are still to be tried
 	out    *leg             // the target outside
 	recall bool             // it is the phone of by that rings
+	fault  store.Cause      // for which by was lost; empty: it has asked for the transfer
 	toned  bool             // the party that is passed on hears ringback
 	// farewell is the closing message, notice what a party outside hears first.
 	farewell media.PlayID
@@ -70,7 +71,7 @@ func (c *call) referred(l *leg, req *sip.Request, tx *sip.ServerTx) {
 	if !attended {
 		// The rules of the phone's own calls, before anything changes. A 404 would
 		// end the phone's dialog (RFC 5057 §5.1); it is told by NOTIFY.
-		target = c.s.dialplan().resolve(userOf(to), c.s.isExtension)
+		target = c.s.routeOf(userOf(to))
 		if !c.s.mayPlace(l.ext, target) {
 			end.reply(req, tx, 403, "Forbidden")
 			return
@@ -197,6 +198,8 @@ func (t *transferring) to(r route) {
 	switch r.kind {
 	case routeExtension:
 		t.ringExtension(r.ext)
+	case routeQueue:
+		t.toQueue(r.queue)
 	case routeEmergency, routeOutside:
 		t.ways = t.s.waysOut(r.kind == routeEmergency)
 		t.nextTrunk(store.CauseUnreachable)
@@ -204,6 +207,28 @@ func (t *transferring) to(r route) {
 		t.missed(store.CauseForbidden)
 	default:
 		t.missed(store.CauseNotFound)
+	}
+}
+
+// toQueue lets a citizen wait in a queue: a wait of its own, with the priority of
+// the number that was called. That is for callers who have heard the announcement,
+// which is not repeated (S1.4-g); others stay with the phone, as they do if the
+// queue is closed.
+func (t *transferring) toQueue(name string) {
+	in, ok := t.was.(*incoming)
+	q := t.s.queue(name)
+	switch {
+	case !ok || t.stays != t.a:
+		t.missed(store.CauseForbidden)
+	case q == nil:
+		t.missed(store.CauseNotFound)
+	case !t.s.line(q.config()).Open(time.Now()) || t.s.draining.Load():
+		t.missed(store.CauseClosed)
+	default:
+		t.script, in.b = in, nil
+		t.release(t.by, t.ref)
+		in.stand(q)
+		q.passedOn(in, in.proof)
 	}
 }
 
@@ -285,6 +310,8 @@ func (t *transferring) missed(cause store.Cause) {
 func (t *transferring) failedWith(status int, text string, cause store.Cause) {
 	t.ref.finish(status, text, nil)
 	switch {
+	case t.recall && t.fault != "":
+		t.bidFarewell(t.fault)
 	case t.recall:
 		t.bidFarewell(cause)
 	case t.by.state == legUp:
@@ -297,18 +324,19 @@ func (t *transferring) failedWith(status int, text string, cause store.Cause) {
 }
 
 // comeBack finds somebody else for a party that was passed on in vain by a phone
-// that has hung up: the queue that it came from, else that phone.
+// that has hung up, or whose phone was lost: the queue that it came from, else
+// that phone.
 func (t *transferring) comeBack() {
-	if in, ok := t.was.(*incoming); ok && t.rec.Queue != "" && t.stays == t.a {
-		if q := t.s.queue(t.rec.Queue); q != nil {
-			t.script = in
-			in.b, in.queue, in.phase = nil, q, phaseQueued
-			in.music()
-			in.rec.BeginStay(q.config().Name, time.Now())
-			in.save()
-			q.comeBack(in, in.proof)
+	if in, ok := t.was.(*incoming); ok && t.stays == t.a {
+		lost := ""
+		if t.fault != "" {
+			lost = t.by.ext
+		}
+		t.script = in
+		if in.comeBack(lost) {
 			return
 		}
+		t.script = t
 	}
 	t.recall = true
 	t.ringExtension(t.by.ext)

@@ -193,7 +193,7 @@ func (c *Call) checkSDP(s *SDP, body string) {
 	case body != c.remoteBody && s.Version != old.Version+1 && !(c.refused && s.Version > old.Version):
 		c.peer.violate("SDP changed but its version went from %d to %d", old.Version, s.Version)
 	}
-	if !s.Audio.Addr().Is4() || s.Audio.Addr().IsUnspecified() && c.remote == nil {
+	if s.Audio.Addr().Is4() != c.peer.addr.Addr().Is4() || s.Audio.Addr().IsUnspecified() && c.remote == nil {
 		c.peer.violate("SDP offers audio at %v", s.Audio)
 	}
 	if s.Audio.Port() != 0 && len(s.Codecs) == 0 {
