@@ -19,7 +19,7 @@ type dialled struct {
 	ring     *ringing
 	notice   media.PlayID // announcement to the called party (S1.4-i)
 	noticing bool
-	early    bool // the phone hears the trunk's early media
+	early    *leg // whose early media the phone hears; nil: nobody's
 	toned    bool // the phone hears ringback from us
 }
 
@@ -114,7 +114,7 @@ func (c *dialled) nextTrunk(cause store.Cause) {
 		c.routes = c.routes[1:]
 		l := c.newLeg(c.nextLabel())
 		l.trunk = r.t
-		c.early = false
+		c.early = nil
 		r.t.take()
 		if err := l.dial(r.t.calleeAt(c.rec.Called, c.s, r.hop)); err != nil {
 			c.s.log.Warn("trunk not called", "call", c.rec.ID, "trunk", r.t.cfg.Name, "err", err)
@@ -153,17 +153,16 @@ func (c *dialled) ringing(l *leg, status int, sdp bool) {
 	switch {
 	case c.ring != nil && c.ring.has(l):
 		c.ring.heard(l)
+		if l.trunk != nil && sdp && c.answer != nil { // it was forwarded outside
+			c.relay(l)
+			return
+		}
 		if status == 180 || status == 183 {
 			c.a.progress(180, "Ringing", nil)
 		}
 	case l == c.b && sdp && c.answer != nil:
-		// Early media of the far end: the phone hears it (RFC 3960 §3.1).
-		if !c.early {
-			c.early = true
-			c.a.stream.Relay(l.stream)
-		}
-		c.a.progress(183, "Session Progress", c.answer)
-	case l != c.b || c.early || c.toned:
+		c.relay(l)
+	case l != c.b || c.early != nil || c.toned:
 	case status == 180 || c.answer == nil:
 		c.a.progress(180, "Ringing", nil)
 	default:
@@ -173,6 +172,15 @@ func (c *dialled) ringing(l *leg, status int, sdp bool) {
 		c.a.stream.Play(c.s.ringback, true)
 		c.a.progress(183, "Session Progress", c.answer)
 	}
+}
+
+// relay lets the phone hear the early media of the far end (RFC 3960 §3.1).
+func (c *dialled) relay(l *leg) {
+	if c.early != l {
+		c.early = l
+		c.a.stream.Relay(l.stream)
+	}
+	c.a.progress(183, "Session Progress", c.answer)
 }
 
 func (c *dialled) answered(l *leg) {

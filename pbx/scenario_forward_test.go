@@ -308,3 +308,26 @@ func TestForwardedByOneOfTwoDevices(t *testing.T) {
 		rang(t, rec, "101 forwarded", "+48501502503 cancelled")
 	})
 }
+
+// TestEarlyMediaOfForward: a phone hears what the carrier plays before the answer
+// of a number to which another phone has forwarded the call (RFC 3960 §3.1).
+func TestEarlyMediaOfForward(t *testing.T) {
+	t.Parallel()
+	scenario(t, briefCity(t, "101", "102"), func(t *testing.T, r *rig) {
+		r.behave("101", moved(302, "<sip:0501502503@192.0.2.10>"))
+		r.carrier.SetBehaviour(pbxtest.Always(pbxtest.Behaviour{Early: true, Status: 200, After: 4 * time.Second}))
+		out, err := r.phones["102"].Dial("101")
+		r.must(err)
+		r.must(out.WaitAnswered(10 * time.Second))
+		answered := time.Now()
+		hears(t, "phone before the answer", out.Heard().Between(answered.Add(-3*time.Second), answered), callerHz)
+		time.Sleep(time.Second)
+		far, err := r.carrier.WaitCall(time.Second)
+		r.must(err)
+		hears(t, "far end", far.Heard().Since(answered.Add(100*time.Millisecond)), phoneHz+30)
+		far.Hangup()
+		rec := r.only()
+		ended(t, rec, store.CauseHangupCalled, store.OutcomeOK)
+		segments(t, rec, "102")
+	})
+}

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 }
 
 func interopMain(m *testing.M) int {
-	for tool, pkg := range map[string]string{"sipp": "sip-tester", "baresip": "baresip-core", "sox": "sox"} {
+	for tool, pkg := range map[string]string{"sipp": "sip-tester", "baresip": "baresip-core", "linphonec": "linphone-cli", "sox": "sox"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			fmt.Fprintf(os.Stderr, "the interoperability tests need %s (Debian package %s): %v\n", tool, pkg, err)
 			return 1
@@ -82,6 +82,12 @@ type process struct {
 // artifacts, whose tail is shown if the test fails.
 func start(t *testing.T, name, dir string, argv ...string) *process {
 	t.Helper()
+	return startFed(t, name, dir, nil, argv...)
+}
+
+// startFed is start of a program that reads its orders from stdin.
+func startFed(t *testing.T, name, dir string, stdin *os.File, argv ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: name, logPath: filepath.Join(t.ArtifactDir(), name+".log"), done: make(chan struct{})}
 	out, err := os.OpenFile(p.logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -89,7 +95,10 @@ func start(t *testing.T, name, dir string, argv ...string) *process {
 	}
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
-	p.cmd.Env = append(os.Environ(), "LC_ALL=C", "TERM=dumb")
+	if stdin != nil { // a nil file would be no nil reader
+		p.cmd.Stdin = stdin
+	}
+	p.cmd.Env = append(os.Environ(), "LC_ALL=C", "TERM=dumb", "HOME="+dir)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
