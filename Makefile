@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # interoperability tests real peers, an independent reader of audio and an
 # independent opener of what is sealed.
 # Each is program:package of Debian.
-TOOLS := gcc:gcc sipp:sip-tester baresip:baresip-core sox:sox age:age
+TOOLS := gcc:gcc sipp:sip-tester baresip:baresip-core linphonec:linphone-cli sox:sox age:age
 
 FUZZTIME ?= 60s
 SOAK     ?= 600

@@ -60,7 +60,7 @@ type AgentStatus struct {
 	ID     AgentID
 	State  State
 	Since  time.Time
-	Reason string // why away: "unregistered", "unanswered", "new", or what the agent said ("said", "break", …)
+	Reason string // why away: "unregistered", "quiet", "unanswered", "new", or what the agent said ("said", "break", …)
 }
 
 // Pool is all agents and all who wait for one. It is safe for concurrent use.
@@ -82,7 +82,8 @@ type Pool struct {
 // mutex and outlives the agent.
 type phone struct {
 	registered bool
-	calls      int // its dialogs
+	quiet      bool // it does not want to be disturbed: it is busy for everybody
+	calls      int  // its dialogs
 }
 
 // agent is guarded by the pool's mutex. Its state is derived (see state); shown
@@ -125,7 +126,7 @@ func (a *agent) state(now time.Time) State {
 		return Talking
 	case now.Before(a.wrapUntil):
 		return WrapUp
-	case !a.registered || a.away != "":
+	case !a.registered || a.quiet || a.away != "":
 		return Away
 	}
 	return Ready
@@ -236,6 +237,17 @@ func (p *Pool) Available(id AgentID, on bool) {
 		if on && a.ReadyOnRegister && a.away == "unanswered" {
 			a.away = ""
 		}
+		p.settle(a, time.Now())
+	}
+}
+
+// Quiet says whether the agent's phone does not want to be disturbed. Whether the
+// agent wants calls of the queues is remembered for when it does again.
+func (p *Pool) Quiet(id AgentID, on bool) {
+	p.mu.Lock()
+	defer p.unlock()
+	p.phone(id).quiet = on
+	if a := p.agents[id]; a != nil {
 		p.settle(a, time.Now())
 	}
 }
@@ -351,8 +363,11 @@ func (p *Pool) Snapshot() []AgentStatus {
 		st := AgentStatus{ID: id, State: a.state(now), Since: a.since}
 		if st.State == Away {
 			st.Reason = a.away
-			if !a.registered {
+			switch {
+			case !a.registered:
 				st.Reason = "unregistered"
+			case a.quiet:
+				st.Reason = "quiet"
 			}
 		}
 		out = append(out, st)

@@ -32,6 +32,9 @@ type Request struct {
 	Front bool
 	// Since is when the wait began; among equals the longer one comes first.
 	Since time.Time
+	// Lost is the agent who had it last and was gone, who rests from it as after
+	// Ticket.Lost; empty if there is none.
+	Lost AgentID
 	// Ring is how long its holder tries an agent.
 	Ring time.Duration
 	// Offered is told who is reserved for it. It is called without a lock and must
@@ -64,14 +67,38 @@ func (p *Pool) Wait(r Request) *Ticket {
 	defer p.unlock()
 	p.seq++
 	t := &Ticket{p: p, seq: p.seq, r: r, in: true, tried: map[AgentID]bool{}, refused: map[AgentID]time.Time{}}
+	if r.Lost != "" {
+		t.restFrom(r.Lost)
+	}
 	p.line = append(p.line, t)
 	return t
+}
+
+// restFrom keeps an agent from being tried for t for a while. The mutex is held.
+func (t *Ticket) restFrom(id AgentID) {
+	t.refused[id] = time.Now()
+	// When the agent may be tried again for this one, nothing else may happen.
+	time.AfterFunc(refusalRest, t.p.look)
 }
 
 // Again says that nobody took it: others are tried.
 func (t *Ticket) Again() {
 	t.p.mu.Lock()
 	defer t.p.unlock()
+	t.offered = false
+	clear(t.tried)
+}
+
+// Lost says that the agent who accepted was gone before a word was said: the
+// request is back in the line, at its place, and that agent rests from it.
+func (t *Ticket) Lost(by AgentID) {
+	t.p.mu.Lock()
+	defer t.p.unlock()
+	t.restFrom(by)
+	if !t.in {
+		t.in = true
+		t.p.line = append(t.p.line, t)
+	}
 	t.offered = false
 	clear(t.tried)
 }
@@ -305,9 +332,7 @@ func (o *Offer) decline(result string) {
 	o.p.mu.Lock()
 	defer o.p.unlock()
 	o.end(func(a *agent, now time.Time) {
-		o.t.refused[a.ID] = now
-		// When the agent may be tried again for this caller, nothing else may happen.
-		time.AfterFunc(refusalRest, o.p.look)
+		o.t.restFrom(a.ID)
 		// Not the longest idle any more: others are tried first.
 		a.idleSince = now
 		if result != "timeout" {

@@ -50,11 +50,16 @@ func TestForgottenRequestIsOfferedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool(slog.New(slog.DiscardHandler))
 		ready(t, p, "1")
-		var offered []time.Time
+		told := make(chan time.Time, 4)
 		p.Wait(Request{Queue: "q", Members: []AgentID{"1"}, Since: time.Now(), Ring: 20 * time.Second,
-			Offered: func([]*Offer) { offered = append(offered, time.Now()) }})
+			Offered: func([]*Offer) { told <- time.Now() }})
 		time.Sleep(31 * time.Second)
 		synctest.Wait()
+		close(told)
+		var offered []time.Time
+		for at := range told {
+			offered = append(offered, at)
+		}
 		if len(offered) != 2 || offered[1].Sub(offered[0]) != 30*time.Second {
 			t.Errorf("offered at %v", offered)
 		}

@@ -185,7 +185,7 @@ func (f *flow) seat(at time.Duration) {
 		p.seated, p.before = false, nil
 	case !p.seated:
 		_, p.ts = f.out.resume(at)
-		p.start, p.n, p.seated, p.begun = at, 0, true, false
+		p.start, p.n, p.seated, p.begun = at+f.out.wait(), 0, true, false
 	}
 }
 

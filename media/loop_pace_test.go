@@ -37,36 +37,68 @@ func TestLoopGathersWhatComesFast(t *testing.T) {
 	}
 }
 
-// The short slice is with the thread that runs the loop, and with no other.
-func TestLoopSliceFollowsTheThread(t *testing.T) {
+// The loop's thread is preferred, by its slice and, where this process may, by its
+// nice value; no other is, be it one that the loop has left or one that was
+// started by the loop's.
+func TestLoopPrefersTheThreadThatRunsIt(t *testing.T) {
 	runtime.LockOSThread() // for good: the thread is not to be used again
-	sliceOf := func(thread int) time.Duration {
+	of := func(thread int) unix.SchedAttr {
+		t.Helper()
 		attr, err := unix.SchedGetAttr(thread, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return time.Duration(attr.Runtime)
+		return *attr
 	}
 	here := unix.Gettid()
-	usual := sliceOf(here)
-	l := &loop{}
-	if l.slice(here, loopSlice); sliceOf(here) == usual {
-		t.Skip("this kernel does not know of slices")
-	}
-	l.slice(here, 0)
-	if l.claim(); sliceOf(here) != loopSlice {
-		t.Errorf("the loop's thread has a slice of %v", sliceOf(here))
-	}
-	moved := make(chan struct{})
+	usual := of(here)
+	// What this process may is found out on another thread than the loop's.
+	nice, sliced := usual.Nice, false
+	tried := make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
-		defer close(moved)
-		if l.claim(); sliceOf(unix.Gettid()) != loopSlice {
-			t.Errorf("the thread that it moved to has a slice of %v", sliceOf(unix.Gettid()))
+		defer close(tried)
+		attr := usual
+		attr.Runtime = uint64(loopSlice)
+		_ = unix.SchedSetAttr(0, &attr, 0)
+		sliced = of(0).Runtime == attr.Runtime
+		attr.Nice = loopNice
+		if unix.SchedSetAttr(0, &attr, 0) == nil {
+			nice = loopNice
 		}
 	}()
-	<-moved
-	if sliceOf(here) == loopSlice {
-		t.Error("the thread that it left still has the short slice")
+	<-tried
+	if !sliced && nice == usual.Nice {
+		t.Skip("this kernel knows of no slices, and this process may not change its nice value")
 	}
+	preferred := func(thread int) {
+		t.Helper()
+		if a := of(thread); a.Nice != nice || sliced && time.Duration(a.Runtime) != loopSlice {
+			t.Errorf("the loop's thread has %+v", a)
+		}
+	}
+	as := func(thread int, why string) {
+		t.Helper()
+		if a := of(thread); a.Nice != usual.Nice || a.Runtime != usual.Runtime {
+			t.Errorf("%s: %+v instead of %+v", why, a, usual)
+		}
+	}
+	l := &loop{}
+	l.claim()
+	preferred(here)
+	moved, left := make(chan int), make(chan struct{})
+	go func() { // this thread is a new one, or an idle one
+		runtime.LockOSThread()
+		l.claim()
+		preferred(unix.Gettid())
+		moved <- unix.Gettid()
+		<-left
+		l.resign()
+		as(unix.Gettid(), "the loop has ended")
+		close(moved)
+	}()
+	<-moved
+	as(here, "the loop has moved on")
+	close(left)
+	<-moved
 }

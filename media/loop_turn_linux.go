@@ -23,13 +23,16 @@ const (
 	eventsPerTurn = 128
 	// gatherFor is how far apart turns are, at least, while packets come so fast
 	// that gatherMin of them come in that time: then they wait for one another, at
-	// most so long, and the loop is woken once for several (ADR 8).
+	// most so long, and the loop is woken once for several (ADR 12).
 	gatherFor = 150 * time.Microsecond
 	gatherMin = 2
 	// rateWindow is how long packets are counted to know how fast they come.
 	rateWindow = 10 * time.Millisecond
 	// loopSlice is the shortest slice that the kernel takes.
 	loopSlice = 100 * time.Microsecond
+	// loopNice is the nice value of the thread that runs a loop, where the system
+	// permits it.
+	loopNice = -19
 	// shortest is what is not worth a sleep of the thread.
 	shortest = 20 * time.Microsecond
 )
@@ -55,7 +58,8 @@ type loop struct {
 	window  time.Duration
 	gather  bool
 	pause   unix.Timespec
-	thread  int // which has the loop's slice
+	thread  int             // which is preferred
+	usual   *unix.SchedAttr // how it was, nil if it is as it was
 
 	events [eventsPerTurn]unix.EpollEvent
 	buf    [maxDatagram]byte
@@ -92,37 +96,56 @@ func (l *loop) run() {
 		l.claim()
 		l.turn()
 	}
-	l.slice(l.thread, 0)
+	l.resign()
 }
 
-// claim sees to it that the thread which runs the loop has a short slice, and no
-// other thread of ours has: then the kernel (Linux 6.12 and later) lets the loop
-// go before whoever computes as soon as there is a packet, instead of when that
-// one's slice is over, for the loop never takes long. What the thread gets in all
-// stays the same.
+// claim sees to it that the thread which runs the loop is preferred, and no other
+// thread of ours is.
 func (l *loop) claim() {
 	if thread := unix.Gettid(); thread != l.thread {
-		l.slice(l.thread, 0)
+		l.resign()
 		l.thread = thread
-		l.slice(thread, loopSlice)
+		l.prefer()
 		// A sleep is to end when it was to end, not 50 µs later.
 		_, _, _ = syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, 1, 0)
 	}
 }
 
-// slice sets how long the kernel lets a thread of ours compute at a time; 0 gives
-// back what is usual. A thread that is gone needs nothing, and a kernel that
-// refuses, or knows of no slices, schedules as it always did.
-func (l *loop) slice(thread int, d time.Duration) {
-	if thread == 0 {
-		return
-	}
-	attr, err := unix.SchedGetAttr(thread, 0)
+// prefer gives the thread a short slice and, where the system permits it, the
+// processor before whoever computes (ADR 12). With the slice the kernel (Linux 6.12
+// and later) lets the loop go as soon as there is a packet, instead of when the
+// other's slice is over; but only as long as the loop takes no more than its equal
+// share of the processor, which beside two goroutines that compute is a third. The
+// nice value raises the share. What the thread starts inherits neither.
+//
+// A kernel that refuses, or knows of no slices, schedules as it always did.
+func (l *loop) prefer() {
+	l.usual = nil
+	attr, err := unix.SchedGetAttr(l.thread, 0)
 	if err != nil || attr.Policy != unix.SCHED_NORMAL {
 		return
 	}
-	attr.Runtime = uint64(d)
-	_ = unix.SchedSetAttr(thread, attr, 0)
+	l.usual = attr
+	first := *attr
+	first.Runtime, first.Nice = uint64(loopSlice), min(attr.Nice, loopNice)
+	first.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+	if unix.SchedSetAttr(l.thread, &first, 0) != nil {
+		first.Nice = attr.Nice
+		_ = unix.SchedSetAttr(l.thread, &first, 0)
+	}
+}
+
+// resign gives the thread back as it was. One that is gone needs nothing.
+func (l *loop) resign() {
+	if l.usual == nil {
+		return
+	}
+	l.usual.Runtime = 0 // what is usual
+	if unix.SchedSetAttr(l.thread, l.usual, 0) != nil {
+		// Without privilege that flag stays, which does no harm.
+		l.usual.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+		_ = unix.SchedSetAttr(l.thread, l.usual, 0)
+	}
 }
 
 // turn waits for something to do and does it. As a call of a function that calls

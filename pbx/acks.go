@@ -20,35 +20,45 @@ import (
 // come here as responses without one.
 type acks struct {
 	mu      sync.Mutex
-	refused map[string]*sip.Request // INVITEs by branch
-	sent    map[string]*sip.Request // ACKs by what ackKey makes of them
+	refused map[string]routed // INVITEs by branch
+	sent    map[string]routed // ACKs by what ackKey makes of them
+}
+
+// routed is a request and the way it went.
+type routed struct {
+	req *sip.Request
+	to  hop
 }
 
 // copiesLast is how long copies may come: timers D and M (RFC 3261 §17.1.1.2, RFC
 // 6026 §7.2).
 const copiesLast = 32 * time.Second
 
-func keepFor(a *acks, table *map[string]*sip.Request, key string, req *sip.Request) {
+func keepFor(a *acks, table *map[string]routed, key string, req routed) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if *table == nil {
-		*table = map[string]*sip.Request{}
+		*table = map[string]routed{}
 	}
 	(*table)[key] = req
 	time.AfterFunc(copiesLast, func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if (*table)[key] == req {
+		if (*table)[key].req == req.req {
 			delete(*table, key)
 		}
 	})
 }
 
 // refusing remembers an INVITE that was refused.
-func (a *acks) refusing(invite *sip.Request) { keepFor(a, &a.refused, branchOf(invite), invite) }
+func (a *acks) refusing(invite *sip.Request, to hop) {
+	keepFor(a, &a.refused, branchOf(invite), routed{invite, to})
+}
 
 // sending remembers the ACK of a 2xx.
-func (a *acks) sending(ack *sip.Request) { keepFor(a, &a.sent, ackKey(ack), again(ack)) }
+func (a *acks) sending(ack *sip.Request, to hop) {
+	keepFor(a, &a.sent, ackKey(ack), routed{again(ack), to})
+}
 
 // again is a copy to be sent: what is sent belongs to sipgo.
 func again(ack *sip.Request) *sip.Request {
@@ -59,19 +69,20 @@ func again(ack *sip.Request) *sip.Request {
 
 // of is the acknowledgement of a copy, nil if res is none: the ACK that was sent
 // before, or for a refusal one with the Request-URI, Via and Route of the INVITE
-// and the To of the response (RFC 3261 §17.1.1.3).
-func (a *acks) of(res *sip.Response) *sip.Request {
+// and the To of the response (RFC 3261 §17.1.1.3). It goes the way of that one.
+func (a *acks) of(res *sip.Response) (*sip.Request, hop) {
 	if res.CSeq().MethodName != sip.INVITE {
-		return nil
+		return nil, hop{}
 	}
 	a.mu.Lock()
-	sent, invite := a.sent[ackKey(res)], a.refused[branchOf(res)]
+	sent, refused := a.sent[ackKey(res)], a.refused[branchOf(res)]
 	a.mu.Unlock()
+	invite := refused.req
 	switch {
-	case res.IsSuccess() && sent != nil:
-		return again(sent)
+	case res.IsSuccess() && sent.req != nil:
+		return again(sent.req), sent.to
 	case res.StatusCode < 300 || invite == nil:
-		return nil
+		return nil, hop{}
 	}
 	ack := sip.NewRequest(sip.ACK, *invite.Recipient.Clone())
 	ack.AppendHeader(invite.Via().Clone())
@@ -87,7 +98,7 @@ func (a *acks) of(res *sip.Response) *sip.Request {
 	ack.SetTransport(invite.Transport())
 	ack.SetDestination(invite.Destination())
 	ack.Laddr = invite.Laddr
-	return ack
+	return ack, refused.to
 }
 
 // branchOf is the branch of the top Via.

@@ -46,10 +46,14 @@ type SIPConfig struct {
 	OptionsInterval time.Duration `toml:"options_interval"`
 	// Product name in User-Agent and Server headers.
 	UserAgent string `toml:"user_agent"`
-	// Certificate chain for tls:// listeners, a PEM file.
+	// Certificate chain of tls:// listeners, and what carriers are shown that ask
+	// for one: a PEM file. It is read again when it changes.
 	Certificate string `toml:"certificate"`
-	// Private key for tls:// listeners, a PEM file.
+	// Private key of that certificate, a PEM file.
 	Key string `toml:"key"`
+	// Authorities that sign the carriers' certificates, a PEM file; empty: those
+	// that the system trusts.
+	CA string `toml:"ca"`
 }
 
 // RTPConfig is [rtp]: voice.
@@ -57,10 +61,12 @@ type RTPConfig struct {
 	// First and last UDP port for voice; each call uses four (two legs, RTP and RTCP).
 	Ports PortRange `toml:"ports"`
 	// Address that others see in SDP when the switch is behind NAT; empty: that of
-	// sip.advertise, or the listener's own.
+	// sip.advertise, or the listener's own. It holds for its own family: a peer that
+	// is reached by IPv6 is never told an IPv4 address.
 	Advertise string `toml:"advertise"`
-	// A call ends when a party that may send voice was silent, RTCP included, for
-	// so long; off while held; "0" is never.
+	// A party that may send voice and was silent, RTCP included, for so long is hung
+	// up; a citizen whose agent it was goes back to the queue. Off while held; "0" is
+	// never.
 	Timeout time.Duration `toml:"timeout"`
 	// Most calls at a time, of every kind; 0 is no limit but ports. Emergency calls
 	// are never held back.
@@ -76,10 +82,14 @@ type RTPConfig struct {
 type TrunkConfig struct {
 	// Name in logs, status and call records.
 	Name string `toml:"name"`
-	// Where calls are sent: a host (found by SRV, then by address) or host:port.
+	// Where calls are sent: a host (found by NAPTR, then SRV, then by address) or
+	// host:port, by UDP if its names say nothing else. With tcp:// or tls:// in
+	// front it is that transport and no other, and with TLS the certificate must be
+	// that of the host. A transport needs a listener of its own in sip.listen.
 	Server string `toml:"server"`
 	// Whose requests are this trunk's: networks or addresses, each with an
-	// optional port. Never also a phone's.
+	// optional port, which connections by TCP and TLS rarely come from. Never also a
+	// phone's.
 	From []Source `toml:"from"`
 	// Whether to register with the carrier: with user, and the password that the
 	// secrets file has under the trunk's name.
@@ -128,6 +138,9 @@ type AnnouncementConfig struct {
 type QueueConfig struct {
 	// Name, used in targets.
 	Name string `toml:"name"`
+	// Number, two to six digits, to which phones pass callers on who are to wait in
+	// it; empty: none.
+	Number string `toml:"number"`
 	// Who is offered a call: "longest-idle", "round-robin", or "ring-all" for
 	// everybody who is ready.
 	Strategy string `toml:"strategy"`
@@ -164,6 +177,9 @@ type QueueConfig struct {
 	// Recording for that, of a minute at most: WAV, 8 kHz, mono, 16 bit. Empty: the
 	// embedded "Wszyscy konsultanci są zajęci. Prosimy czekać."
 	PeriodicFile string `toml:"periodic_file"`
+	// WAV that an agent hears who has answered one of its calls, before the caller
+	// is put through: 8 kHz mono 16 bit, ten seconds at most; empty: none.
+	Whisper string `toml:"whisper"`
 }
 
 // ExtensionConfig is one [[extension]]: a desk phone's account. Its password

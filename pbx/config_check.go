@@ -125,6 +125,9 @@ func (k checker) sip() {
 	case s.Certificate != "" && !tls:
 		k.warn("sip.certificate", "has no effect without a tls:// listener")
 	}
+	if s.CA != "" && !tls {
+		k.warn("sip.ca", "has no effect without a tls:// listener")
+	}
 	if s.Advertise != "" && !isHost(s.Advertise) {
 		k.bad("sip.advertise", "%q is not an address or a host name (without port)", s.Advertise)
 	}
@@ -203,8 +206,8 @@ func (k checker) trunks() {
 		key := func(name string) string { return at("trunk", i, name) }
 		if t.Server == "" {
 			k.warn(key("server"), "is missing: no call goes out by this trunk")
-		} else if !isServer(t.Server) {
-			k.bad(key("server"), "%q is not a host or host:port (and nothing in front)", t.Server)
+		} else {
+			k.server(key("server"), t)
 		}
 		k.sources(i, t)
 		if secret := k.Secrets.Trunks[t.Name]; t.Register {
@@ -256,17 +259,41 @@ func (k checker) srtp(key, value string) bool {
 	return true
 }
 
-// isServer reports whether s is a host or host:port.
-func isServer(s string) bool {
-	if _, err := netip.ParseAddrPort(s); err == nil {
-		return true
+// server checks where a trunk's calls go, against our listeners: a transport
+// without one of its own would leave the answers nowhere to go.
+func (k checker) server(key string, t TrunkConfig) {
+	s, ok := parseServer(t.Server)
+	if !ok {
+		k.bad(key, "%q is not a host or host:port, with nothing or udp://, tcp:// or tls:// in front", t.Server)
+		return
 	}
-	host, port, ok := strings.Cut(s, ":")
-	if n, err := strconv.ParseUint(port, 10, 16); ok && (err != nil || n == 0) {
-		_, err := netip.ParseAddr(s) // a bare IPv6 address has colons too
-		return err == nil
+	addr, numeric := s.addr()
+	transport := strings.ToLower(s.transport)
+	if transport == "" && (numeric || s.port != 0) {
+		transport = "udp"
 	}
-	return isHost(host)
+	switch {
+	case transport == "" || len(k.SIP.Listen) == 0:
+	case !slices.ContainsFunc(k.SIP.Listen, func(l Listener) bool { return l.Transport == transport }):
+		k.bad(key, "%q goes by %s, for which sip.listen has no listener", t.Server, transport)
+	case numeric && !slices.ContainsFunc(k.SIP.Listen, func(l Listener) bool {
+		return l.Transport == transport && l.Addr.Addr().Is4() == addr.Is4()
+	}):
+		k.bad(key, "%q: sip.listen has no %s listener of that family of addresses", t.Server, transport)
+	}
+	switch {
+	case transport == "tls" && numeric:
+		k.warn(key, "%q: the certificate must name this address; most name a host", t.Server)
+	case transport == "tls" && s.port == 5060, (transport == "tcp" || transport == "udp") && s.port == 5061:
+		k.warn(key, "%q: port %d is hardly that of %s", t.Server, s.port, transport)
+	}
+	if s.transport == "TCP" || s.transport == "TLS" {
+		for f, from := range t.From {
+			if from.Port != 0 {
+				k.warn(strings.TrimSuffix(key, "server")+"from["+strconv.Itoa(f)+"]", "%v: connections come from any port; without it all of the carrier's are this trunk's", from)
+			}
+		}
+	}
 }
 
 // sources checks whose requests are a trunk's: nobody else's.

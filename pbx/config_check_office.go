@@ -29,6 +29,15 @@ func (k checker) queues() {
 	k.named("queue", "name", names(k.Queues, func(q QueueConfig) string { return q.Name }))
 	for i, q := range k.Queues {
 		key := func(name string) string { return at("queue", i, name) }
+		if q.Number != "" {
+			k.inside(key("number"), q.Number)
+			if _, ok := k.extension(q.Number); ok {
+				k.bad(key("number"), "%q is an extension", q.Number)
+			}
+			if first := slices.IndexFunc(k.Queues, func(o QueueConfig) bool { return o.Number == q.Number }); first < i {
+				k.bad(key("number"), "%q is also that of %s", q.Number, at("queue", first, ""))
+			}
+		}
 		switch q.Strategy {
 		case "longest-idle", "round-robin", "ring-all":
 		default:
@@ -131,19 +140,28 @@ func (k checker) overflowOf(i int) int {
 	return k.queueNamed(name)
 }
 
+// inside checks a number that is dialled within the office.
+func (k checker) inside(key, number string) {
+	prefix := k.Dial.OutsidePrefix
+	habitual, zero := strings.CutPrefix(number, "0")
+	switch {
+	case !isDigits(number) || len(number) < 2 || len(number) > 6:
+		k.bad(key, "%q is not a number of two to six digits", number)
+	case slices.Contains(k.Dial.Emergency, number):
+		k.bad(key, "%q is an emergency number (dial.emergency)", number)
+	case prefix != "" && strings.HasPrefix(number, prefix):
+		k.bad(key, "%q begins with dial.outside_prefix %q, so that it could not be dialled", number, prefix)
+	case zero && slices.Contains(k.Dial.Emergency, habitual):
+		k.bad(key, "%q is an emergency number (dial.emergency) with the habitual 0 in front", number)
+	}
+}
+
 func (k checker) extensions() {
 	k.named("extension", "number", names(k.Extensions, func(e ExtensionConfig) string { return e.Number }))
 	for i, e := range k.Extensions {
 		key := func(name string) string { return at("extension", i, name) }
-		prefix := k.Dial.OutsidePrefix
-		switch {
-		case e.Number == "":
-		case !isDigits(e.Number) || len(e.Number) < 2 || len(e.Number) > 6:
-			k.bad(key("number"), "%q is not a number of two to six digits", e.Number)
-		case slices.Contains(k.Dial.Emergency, e.Number):
-			k.bad(key("number"), "%q is an emergency number (dial.emergency)", e.Number)
-		case prefix != "" && strings.HasPrefix(e.Number, prefix):
-			k.bad(key("number"), "%q begins with dial.outside_prefix %q, so that it could not be dialled", e.Number, prefix)
+		if e.Number != "" {
+			k.inside(key("number"), e.Number)
 		}
 		switch e.Ready {
 		case "on-register", "on-login":

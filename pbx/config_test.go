@@ -64,7 +64,13 @@ func TestConfigMistakes(t *testing.T) {
 		{"sip.listen[1]", "twice", func(c *Config) { c.SIP.Listen = append(c.SIP.Listen, c.SIP.Listen[0]) }},
 		{"sip.listen[0]", "port is missing", func(c *Config) { c.SIP.Listen[0].Addr = netip.MustParseAddrPort("192.0.2.10:0") }},
 		{"sip.listen[0]", "lies in rtp.ports", func(c *Config) { c.SIP.Listen[0].Addr = netip.MustParseAddrPort("192.0.2.10:20000") }},
-		{"sip.certificate", "needs sip.certificate and sip.key", func(c *Config) { c.SIP.Listen[0].Transport = "tls" }},
+		{"sip.certificate", "needs sip.certificate and sip.key", func(c *Config) {
+			c.SIP.Listen = append(c.SIP.Listen, Listener{"tls", netip.MustParseAddrPort("192.0.2.10:5061")})
+		}},
+		{"trunk[0].server", "goes by tcp, for which", func(c *Config) { c.Trunks[0].Server = "tcp://sip.operator.example" }},
+		{"trunk[0].server", "goes by udp, for which", func(c *Config) { c.SIP.Listen[0].Transport = "tcp" }},
+		{"trunk[0].server", "family of addresses", func(c *Config) { c.Trunks[0].Server = "[2001:db8::1]:5060" }},
+		{"trunk[0].server", "in front", func(c *Config) { c.Trunks[0].Server = "sips://sip.operator.example" }},
 		{"sip.certificate", "together", func(c *Config) { c.SIP.Key = "key.pem" }},
 		{"sip.advertise", "host name", func(c *Config) { c.SIP.Advertise, c.RTP.Advertise = "192.0.2.1:5060", "192.0.2.1" }},
 		{"sip.domain", "host name", func(c *Config) { c.SIP.Domain = "szczecin pl" }},
@@ -142,6 +148,21 @@ func TestConfigMistakes(t *testing.T) {
 			c.Queues[0].Members, c.Queues[1].Members = []string{"101"}, []string{"101"}
 		}},
 		{"extension[2].number", "two to six digits", func(c *Config) { addExtension(c, "1o3") }},
+		{"extension[2].number", "habitual 0", func(c *Config) {
+			c.Dial.OutsidePrefix = "9"
+			c.Dial.Emergency = []string{"112"}
+			addExtension(c, "0112")
+		}},
+		{"queue[0].number", "two to six digits", func(c *Config) { c.Queues[0].Number = "*8" }},
+		{"queue[0].number", "is an extension", func(c *Config) { c.Queues[0].Number = "101" }},
+		{"queue[0].number", "emergency", func(c *Config) { c.Queues[0].Number = "112" }},
+		{"queue[0].number", "outside_prefix", func(c *Config) { c.Queues[0].Number = "050" }},
+		{"queue[2].number", "also that of queue[0]", func(c *Config) {
+			other := c.Queues[0]
+			other.Name, other.Overflow = "other", ""
+			c.Queues[0].Number, other.Number = "500", "500"
+			c.Queues = append(c.Queues, other)
+		}},
 		{"extension[2].number", "emergency", func(c *Config) { addExtension(c, "112") }},
 		{"extension[2].number", "outside_prefix", func(c *Config) { addExtension(c, "012") }},
 		{"extension[0].ready", "is not known", func(c *Config) { c.Extensions[0].Ready = "" }},

@@ -19,7 +19,8 @@ type dialled struct {
 	ring     *ringing
 	notice   media.PlayID // announcement to the called party (S1.4-i)
 	noticing bool
-	early    bool // the phone hears the trunk's early media
+	early    *leg // whose early media the phone hears; nil: nobody's
+	toned    bool // the phone hears ringback from us
 }
 
 // acceptPhoneInvite begins the call of an INVITE from a phone that has proved
@@ -41,7 +42,7 @@ func (s *Switch) acceptPhoneInvite(req *sip.Request, tx *sip.ServerTx, ext strin
 func (c *dialled) start(req *sip.Request) {
 	c.phase = phaseSetup
 	a := c.a
-	route := c.s.dialplan().resolve(c.dialled, c.s.isExtension)
+	route := c.s.routeOf(c.dialled)
 	if n, ok := ordinance.ParseNumber(c.dialled); ok {
 		c.rec.Called = n
 	}
@@ -63,7 +64,7 @@ func (c *dialled) start(req *sip.Request) {
 	case route.kind == routeNotFound:
 		c.end(store.CauseNotFound, nil)
 		return
-	case route.kind == routeForbidden:
+	case route.kind == routeForbidden || route.kind == routeQueue:
 		c.end(store.CauseForbidden, nil)
 		return
 	case route.kind == routeOutside && c.s.lines.outgoing(a.ext) > c.s.config().Dial.MaxOutgoingPerExtension:
@@ -113,7 +114,7 @@ func (c *dialled) nextTrunk(cause store.Cause) {
 		c.routes = c.routes[1:]
 		l := c.newLeg(c.nextLabel())
 		l.trunk = r.t
-		c.early = false
+		c.early = nil
 		r.t.take()
 		if err := l.dial(r.t.calleeAt(c.rec.Called, c.s, r.hop)); err != nil {
 			c.s.log.Warn("trunk not called", "call", c.rec.ID, "trunk", r.t.cfg.Name, "err", err)
@@ -151,19 +152,35 @@ func (c *dialled) settleRinging() {
 func (c *dialled) ringing(l *leg, status int, sdp bool) {
 	switch {
 	case c.ring != nil && c.ring.has(l):
+		c.ring.heard(l)
+		if l.trunk != nil && sdp && c.answer != nil { // it was forwarded outside
+			c.relay(l)
+			return
+		}
 		if status == 180 || status == 183 {
 			c.a.progress(180, "Ringing", nil)
 		}
 	case l == c.b && sdp && c.answer != nil:
-		// Early media of the far end: the phone hears it (RFC 3960 §3.1).
-		if !c.early {
-			c.early = true
-			c.a.stream.Relay(l.stream)
-		}
-		c.a.progress(183, "Session Progress", c.answer)
-	case l == c.b && status == 180 && !c.early:
+		c.relay(l)
+	case l != c.b || c.early != nil || c.toned:
+	case status == 180 || c.answer == nil:
 		c.a.progress(180, "Ringing", nil)
+	default:
+		// 181, 182 or 183, and nothing to hear: the phone would be silent, for it
+		// sounds ringback of its own only at 180 (RFC 3960 §3.2).
+		c.toned = true
+		c.a.stream.Play(c.s.ringback, true)
+		c.a.progress(183, "Session Progress", c.answer)
 	}
+}
+
+// relay lets the phone hear the early media of the far end (RFC 3960 §3.1).
+func (c *dialled) relay(l *leg) {
+	if c.early != l {
+		c.early = l
+		c.a.stream.Relay(l.stream)
+	}
+	c.a.progress(183, "Session Progress", c.answer)
 }
 
 func (c *dialled) answered(l *leg) {
@@ -172,9 +189,15 @@ func (c *dialled) answered(l *leg) {
 		l.hangUp(487, "Request Terminated")
 		return
 	case c.ring != nil && c.ring.has(l):
-		c.ring.won(l)
+		_, number := c.ring.won(l)
 		c.ring = nil
 		c.b = l
+		if number != "" {
+			// The extension has forwarded it: a call to the outside like any other
+			// (Zarz. 284/17 §1 ust. 3).
+			c.citizen = l
+			c.rec.Direction, c.rec.Called, c.rec.Trunk = store.Outgoing, number, l.trunk.cfg.Name
+		}
 	case l != c.b:
 		l.hangUp(487, "Request Terminated")
 		return
@@ -202,7 +225,7 @@ func (c *dialled) meet(l *leg) {
 }
 
 func (c *dialled) connect() {
-	c.converse(c.b, c.a.ext)
+	c.converse(c.b, c.a.ext, "")
 }
 
 func (c *dialled) played(l *leg, p media.Played) {
@@ -259,18 +282,12 @@ func (c *dialled) stopRinging() {
 }
 
 func (c *dialled) cancelled(l *leg) {
+	if l != c.a {
+		return // a phone that wanted to take the call over, and thought better of it
+	}
 	c.stopRinging()
 	c.end(store.CauseCancelled, l)
 }
 
 func (c *dialled) confirmed(l *leg)    { c.rewire() }
-func (c *dialled) noAck(l *leg)        { c.stopRinging(); c.end(store.CauseNoAck, nil) }
 func (c *dialled) mediaChanged(l *leg) { c.rewire() }
-func (c *dialled) mediaFailed(l *leg)  { c.stopRinging(); c.end(store.CauseNotAcceptable, nil) }
-
-func (c *dialled) mediaTimedOut(l *leg) {
-	if !c.talking {
-		return // a phone may be silent while the far end rings
-	}
-	c.end(store.CauseMediaTimeout, nil)
-}

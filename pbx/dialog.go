@@ -175,26 +175,51 @@ func (d *dialog) build(method sip.RequestMethod, seq uint32) *sip.Request {
 }
 
 // next is where the dialog's requests go. A fixed peer, or one whose target is
-// not a numeric address, is reached where its messages come from.
+// not a numeric address, is reached where its messages come from. Of a peer
+// that speaks TCP or TLS the connection is taken that the dialog has, as long as
+// it is there, and one of the same transport opened afterwards: what came
+// secured goes back secured.
 func (d *dialog) next() hop {
-	if d.fixed || d.hop.transport != "UDP" {
+	if d.fixed {
 		return d.hop
 	}
 	u := d.target
 	if len(d.routes) > 0 {
 		u = d.routes[0]
 	}
-	addr, err := netip.ParseAddr(strings.Trim(u.Host, "[]"))
-	if err != nil {
-		return d.hop
-	}
 	h := d.hop
-	port := u.Port
+	port := uint16(u.Port)
 	if port == 0 {
-		port = 5060
+		port = defaultPort(h.transport)
 	}
-	h.remote = netip.AddrPortFrom(addr.Unmap(), uint16(port))
+	addr, err := netip.ParseAddr(strings.Trim(u.Host, "[]"))
+	addr = addr.Unmap()
+	switch {
+	case err != nil && h.transport == "UDP":
+		return h
+	case err != nil && h.flow.IsValid():
+		h.remote = netip.AddrPortFrom(h.remote.Addr(), port) // not where it has called from
+		return h
+	case err != nil:
+		return h
+	case h.transport != "UDP" && !h.flow.IsValid() && addr == h.remote.Addr():
+		h.flow = h.remote
+	}
+	h.remote = netip.AddrPortFrom(addr, port)
 	return h
+}
+
+// wantsTCP reports whether the peer's URI names TCP (RFC 3263 §4.1).
+func (d *dialog) wantsTCP() bool {
+	u := d.target
+	if len(d.routes) > 0 {
+		u = d.routes[0]
+	}
+	if u.UriParams == nil {
+		return false
+	}
+	transport, _ := u.UriParams.Get("transport")
+	return strings.EqualFold(transport, "tcp")
 }
 
 func isLoose(u sip.Uri) bool { return u.UriParams != nil && u.UriParams.Has("lr") }

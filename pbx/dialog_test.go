@@ -49,7 +49,7 @@ func TestRouteSet(t *testing.T) {
 }
 
 func TestInDialogRequest(t *testing.T) {
-	h := hop{"UDP", netip.MustParseAddrPort("192.0.2.10:5060"), netip.MustParseAddrPort("198.51.100.1:5060")}
+	h := hop{transport: "UDP", local: netip.MustParseAddrPort("192.0.2.10:5060"), remote: netip.MustParseAddrPort("198.51.100.1:5060")}
 	d := uasDialog(parseRequest(t, inviteWithRoutes), "lt", h, false)
 	req := d.request(sip.BYE)
 	if got := req.Recipient.String(); got != "sip:gw@198.51.100.9:5070" {
@@ -78,7 +78,7 @@ func TestInDialogRequest(t *testing.T) {
 
 func TestNextHop(t *testing.T) {
 	source := netip.MustParseAddrPort("198.51.100.1:5060")
-	h := hop{"UDP", netip.MustParseAddrPort("192.0.2.10:5060"), source}
+	h := hop{transport: "UDP", local: netip.MustParseAddrPort("192.0.2.10:5060"), remote: source}
 	for _, tc := range []struct {
 		name, host string
 		port       int

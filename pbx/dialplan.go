@@ -36,6 +36,7 @@ const (
 	routeNotFound  routeKind = iota // 404
 	routeEmergency                  // to the trunk, never limited nor blocked
 	routeExtension                  // an extension
+	routeQueue                      // a queue
 	routeOutside                    // to the trunk
 	routeForbidden                  // 403
 )
@@ -44,6 +45,7 @@ const (
 type route struct {
 	kind   routeKind
 	ext    string           // routeExtension
+	queue  string           // routeQueue: its name
 	number ordinance.Number // routeEmergency: the short number; routeOutside and routeForbidden: E.164 or a short number
 }
 
@@ -86,7 +88,7 @@ func newDialPlan(r DialRules) (*DialPlan, error) {
 //
 //  1. An emergency number, exactly, with or without the outside prefix. No rule,
 //     no extension of the same digits and no limit stands before it.
-//  2. An extension.
+//  2. An extension, or another number of the office.
 //  3. An emergency number with a 0 in front, which decades of office telephones
 //     taught people to dial, even if our prefix is another.
 //  4. With the outside prefix, or with +: a number outside, allowed or not.
@@ -118,6 +120,16 @@ func (p *DialPlan) resolve(dialled string, isExtension func(string) bool) route 
 		return route{kind: routeForbidden, number: n}
 	}
 	return route{kind: routeOutside, number: n}
+}
+
+// routeOf is where a number leads that a phone dials or passes somebody on to.
+func (s *Switch) routeOf(dialled string) route {
+	live := s.config()
+	r := live.plan.resolve(dialled, func(n string) bool { return s.isExtension(n) || live.queueNumbers[n] != "" })
+	if r.kind == routeExtension && live.queueNumbers[r.ext] != "" {
+		return route{kind: routeQueue, queue: live.queueNumbers[r.ext]}
+	}
+	return r
 }
 
 // emergencyNumber also knows "+48112" and "0048112": phones that put every

@@ -2,14 +2,13 @@ package pbx
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/emiago/sipgo"
@@ -21,15 +20,31 @@ import (
 // sipgo's own limit would refuse them.
 const udpResponseLimit = 65000
 
-// raiseUDPLimit lifts sipgo's limit, which is the process's, once.
-var raiseUDPLimit = sync.OnceFunc(func() { sip.UDPMTUSize = udpResponseLimit + 200 })
+// settle sets what sipgo has for the whole process, once: its limit for UDP and
+// its log, in which its stream transports write whole messages that they cannot
+// read.
+var settle = sync.OnceFunc(func() {
+	sip.UDPMTUSize = udpResponseLimit + 200
+	sip.SetDefaultLogger(slog.New(slog.DiscardHandler))
+})
 
 // hop is the way to a peer: transport, our listener's address, theirs.
 type hop struct {
 	transport string // "UDP", "TCP", "TLS"
 	local     netip.AddrPort
 	remote    netip.AddrPort
+	// name is whom the peer's certificate must name, with TLS.
+	name string
+	// flow is the far end of the connection that is taken while it lasts, before
+	// one to remote.
+	flow netip.AddrPort
+	// bound: by a connection that there is or not at all. A phone's network lets
+	// nobody in (RFC 5626 §5.3).
+	bound bool
 }
+
+// at reports whether o leads to the same peer.
+func (h hop) at(o hop) bool { return h.transport == o.transport && h.remote == o.remote }
 
 // endpoint is the shell around sipgo: listeners with a filter in front of the
 // parser, server transactions handed up validated, client transactions whose
@@ -40,7 +55,15 @@ type endpoint struct {
 	ua     *sipgo.UserAgent
 	guard  *guard
 	listen ListenPacket
-	tlsCfg *tls.Config
+	stream ListenStream
+	certs  *certificates
+	flows  *flows
+
+	// trunkAt names the trunk server at an address that calls us, for answers to
+	// connections that are gone.
+	trunkAt func(remote netip.AddrPort) (name string, ok bool)
+	// smallOnly are servers that do not take TCP, and until when that is believed.
+	smallOnly sync.Map // netip.AddrPort to time.Time
 	*tagMaker
 
 	ladders *ladders // sees every message
@@ -59,7 +82,7 @@ type endpoint struct {
 
 	mu      sync.Mutex
 	sockets map[string]net.PacketConn // by local address, for answers below sipgo
-	streams []net.Listener
+	streams map[Listener]net.Listener
 	up      map[Listener]error // nil while it serves
 
 	acks acks
@@ -85,30 +108,36 @@ func listenUDP(addr netip.AddrPort) (net.PacketConn, error) {
 	return c, nil
 }
 
-func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger) (*endpoint, error) {
-	if listen == nil {
-		listen = listenUDP
-	}
-	raiseUDPLimit()
+func newEndpoint(cfg SIPConfig, g *guard, p Parts) (*endpoint, error) {
+	settle()
 	e := &endpoint{
-		cfg: cfg, log: log, guard: g, listen: listen, tagMaker: newTagMaker(),
-		sockets: map[string]net.PacketConn{}, up: map[Listener]error{}, ladders: newLadders(),
+		cfg: cfg, log: p.Log, guard: g, listen: p.ListenPacket, stream: p.ListenStream,
+		sockets: map[string]net.PacketConn{}, streams: map[Listener]net.Listener{}, up: map[Listener]error{},
+		tagMaker: newTagMaker(), ladders: newLadders(),
 	}
-	if cfg.Certificate != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.Certificate, cfg.Key)
-		if err != nil {
-			return nil, fmt.Errorf("load sip.certificate: %w", err)
-		}
-		e.tlsCfg = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if e.listen == nil {
+		e.listen = listenUDP
 	}
-	quiet := slog.New(muffled{log.Handler()})
+	if e.stream == nil {
+		e.stream = listenTCP
+	}
+	var err error
+	if e.certs, err = newCertificates(filesOf(cfg), p.Log); err != nil {
+		return nil, err
+	}
+	e.flows = newFlows(g, e.certs, p.DialStream, p.Log)
+	e.flows.observe, e.flows.tagCancel = e.ladders.observe, e.tagCancel
+	quiet := slog.New(muffled{p.Log.Handler()})
 	ua, err := sipgo.NewUA(
 		sipgo.WithUserAgent(cfg.UserAgent),
 		sipgo.WithUserAgentParser(newSIPParser()),
-		sipgo.WithUserAgenTLSConfig(e.tlsCfg),
 		sipgo.WithUserAgentTransportLayerOptions(
 			sip.WithTransportLayerLogger(quiet),
-			sip.WithTransportLayerReadFilter(e.filter)),
+			sip.WithTransportLayerReadFilter(e.filter),
+			sip.WithTransportLayerTransports(sip.TransportsConfig{
+				TCP: &sip.TransportTCP{DialerCreate: noDialer},
+				TLS: &sip.TransportTLS{TransportTCP: &sip.TransportTCP{DialerCreate: noDialer}},
+			})),
 		sipgo.WithUserAgentTransactionLayerOptions(
 			sip.WithTransactionLayerLogger(quiet),
 			sip.WithTransactionLayerUnhandledResponseHandler(e.unmatched)),
@@ -121,10 +150,19 @@ func newEndpoint(cfg SIPConfig, g *guard, listen ListenPacket, log *slog.Logger)
 	return e, nil
 }
 
+// noDialer keeps sipgo from opening connections: they are ours to open.
+func noDialer(net.Addr) net.Dialer {
+	return net.Dialer{Control: func(string, string, syscall.RawConn) error { return errFlowGone }}
+}
+
 // run opens the listeners and serves them until ctx is done. A socket that
 // fails later is opened again (sipgo ends its reader at any read error). After
 // an error close must be called, with ctx done.
 func (e *endpoint) run(ctx context.Context) error {
+	tp := e.ua.TransportLayer()
+	e.wg.Go(func() { e.feedEnded(tp.ServeTCP(e.flows.feeds["TCP"])) })
+	e.wg.Go(func() { e.feedEnded(tp.ServeTLS(e.flows.feeds["TLS"])) })
+	e.wg.Go(func() { e.certs.keep(ctx) })
 	for _, l := range e.cfg.Listen {
 		open, err := e.open(l)
 		if err != nil {
@@ -182,22 +220,28 @@ func (e *endpoint) open(l Listener) (serve func() error, err error) {
 		e.mu.Unlock()
 		return func() error { return tp.ServeUDP(conn) }, nil
 	}
-	ln, err := net.Listen("tcp", l.Addr.String())
+	ln, err := e.stream(l.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v: %w", l, err)
 	}
-	ln = &boundedListener{Listener: ln, max: maxStreams, idle: streamIdle}
-	if l.Transport == "tls" {
-		ln = tls.NewListener(ln, e.tlsCfg)
-	}
-	ln = textListener{ln}
 	e.mu.Lock()
-	e.streams = append(e.streams, ln)
+	e.streams[l] = ln
 	e.mu.Unlock()
-	if l.Transport == "tls" {
-		return func() error { return tp.ServeTLS(ln) }, nil
+	return func() error {
+		err := e.flows.accept(l, ln)
+		if again := ln.Close(); again != nil && !errors.Is(again, net.ErrClosed) {
+			err = errors.Join(err, again)
+		}
+		return err
+	}, nil
+}
+
+// feedEnded notes that sipgo takes no connections any more, as it should not
+// before the end.
+func (e *endpoint) feedEnded(err error) {
+	if !errors.Is(err, net.ErrClosed) {
+		e.log.Error("SIP stack takes no connections", "err", err)
 	}
-	return func() error { return tp.ServeTCP(ln) }, nil
 }
 
 func (e *endpoint) supervise(ctx context.Context, l Listener, serve func() error) {
@@ -210,7 +254,11 @@ func (e *endpoint) supervise(ctx context.Context, l Listener, serve func() error
 			err = errors.New("listener ended")
 		}
 		e.mu.Lock()
-		delete(e.sockets, l.Addr.String())
+		if l.Transport == "udp" {
+			delete(e.sockets, l.Addr.String())
+		} else {
+			delete(e.streams, l)
+		}
 		e.mu.Unlock()
 		e.setUp(l, err)
 		e.log.Error("SIP listener down", "listener", l.String(), "err", err)
@@ -258,7 +306,7 @@ func (e *endpoint) close() {
 	time.Sleep(inFlight)
 	e.mu.Lock()
 	sockets, streams := e.sockets, e.streams
-	e.sockets, e.streams = map[string]net.PacketConn{}, nil
+	e.sockets, e.streams = map[string]net.PacketConn{}, map[Listener]net.Listener{}
 	e.mu.Unlock()
 	for _, c := range sockets {
 		if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -270,6 +318,7 @@ func (e *endpoint) close() {
 			e.log.Warn("close SIP listener", "err", err)
 		}
 	}
+	e.flows.close()
 	if err := e.ua.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		e.log.Warn("close SIP stack", "err", err)
 	}
@@ -277,18 +326,18 @@ func (e *endpoint) close() {
 }
 
 // filter sees raw bytes before sipgo does. It never returns an error: that
-// would end the listener. What comes by a stream was cut into messages and
-// normalised by its textConn.
+// would end the listener. What comes by a stream was cut into messages, judged
+// and normalised by its flow.
 func (e *endpoint) filter(p sip.TransportReadProps, data []byte) ([]byte, error) {
 	src, ok := addrPort(p.RemoteAddr)
 	if !ok || e.closing() {
 		return nil, nil
 	}
+	if p.Transport != "UDP" {
+		return data, nil
+	}
 	if e.guard.admit(src, data) != verdictAdmit {
 		return nil, nil
-	}
-	if p.Transport != "UDP" {
-		return e.tagCancel(data), nil
 	}
 	out, kind := normalizeDatagram(data)
 	switch kind {
@@ -332,6 +381,9 @@ func (e *endpoint) receive(req *sip.Request, tx *sip.ServerTx) {
 		e.respond(tx, res)
 		return
 	}
+	if f := flowOf(tx); f != nil && req.Via().Params.Has("alias") {
+		e.flows.alias(f, viaPort(req, f.transport))
+	}
 	e.serve(req, tx)
 }
 
@@ -365,229 +417,26 @@ type lazyMessage interface {
 	ReferredBy() *sip.ReferredByHeader
 }
 
-// respond sends res in tx.
-func (e *endpoint) respond(tx *sip.ServerTx, res *sip.Response) {
-	if res.GetHeader("Server") == nil {
-		res.AppendHeader(sip.NewHeader("Server", e.cfg.UserAgent))
-	}
-	if err := tx.Respond(res); err != nil && !errors.Is(err, sip.ErrTransactionTerminated) && !errors.Is(err, sip.ErrTransactionCanceled) {
-		e.log.Debug("send response", "status", res.StatusCode, "err", err)
-	}
-}
-
-// reply answers req with a status and no body.
-func (e *endpoint) reply(req *sip.Request, tx *sip.ServerTx, status int, reason string, headers ...sip.Header) {
-	res := sip.NewResponseFromRequest(req, status, reason, nil)
-	for _, h := range headers {
-		res.AppendHeader(h)
-	}
-	e.respond(tx, res)
-}
-
-// refuseMethod answers a method that is not served here: 405 if it is one of
-// SIP's, 501 if nobody knows it (RFC 3261 §8.2.1, §21.5.2).
-func (e *endpoint) refuseMethod(req *sip.Request, tx *sip.ServerTx) {
-	switch req.Method {
-	case sip.REGISTER, sip.SUBSCRIBE, sip.NOTIFY, sip.REFER, sip.MESSAGE, sip.PUBLISH, sip.CANCEL:
-		e.reply(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
-	default:
-		e.reply(req, tx, 501, "Not Implemented", sip.NewHeader("Allow", allow))
-	}
-}
-
-// address sets where req goes and from which listener it leaves.
-func (e *endpoint) address(req *sip.Request, to hop) {
-	if req.ContentLength() == nil {
-		req.SetBody(nil) // writes Content-Length: 0
-	}
-	req.SetTransport(to.transport)
-	req.SetDestination(to.remote.String())
-	if to.transport == "UDP" {
-		req.Laddr = sip.Addr{IP: to.local.Addr().AsSlice(), Port: int(to.local.Port())}
-	}
-	via := &sip.ViaHeader{
-		ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: to.transport,
-		Host: to.local.Addr().String(), Port: int(to.local.Port()),
-		Params: sip.NewParams(),
-	}
-	if host, port, ok := e.advertised(); ok {
-		via.Host = host
-		if port != 0 {
-			via.Port = port
-		}
-	}
-	via.Params.Add("branch", sip.GenerateBranchN(24))
-	via.Params.Add("rport", "") // RFC 3581 §3
-	req.PrependHeader(via)
-}
-
-// sentBy lists what our own Via fields say, by which a request of ours is known
-// that came back.
-func (e *endpoint) sentBy() []string {
-	host, port, fixed := e.advertised()
-	var out []string
-	for _, l := range e.cfg.Listen {
-		if !fixed {
-			host = l.Addr.Addr().String()
-		}
-		if port == 0 || !fixed {
-			port = int(l.Addr.Port())
-		}
-		out = append(out, net.JoinHostPort(host, strconv.Itoa(port)))
-	}
-	return out
-}
-
-// advertised returns sip.advertise as host and port (0: the listener's).
-func (e *endpoint) advertised() (host string, port int, ok bool) {
-	if e.cfg.Advertise == "" {
-		return "", 0, false
-	}
-	if h, p, err := net.SplitHostPort(e.cfg.Advertise); err == nil {
-		n, err := strconv.Atoi(p)
-		return h, n, err == nil
-	}
-	return e.cfg.Advertise, 0, true
-}
-
-// contact is our Contact for messages that leave through to.
-func (e *endpoint) contact(to hop, user string) *sip.ContactHeader {
-	u := sip.Uri{Scheme: "sip", User: user, Host: to.local.Addr().String(), Port: int(to.local.Port())}
-	if host, port, ok := e.advertised(); ok {
-		u.Host = host
-		if port != 0 {
-			u.Port = port
-		}
-	}
-	if to.transport != "UDP" {
-		u.UriParams = sip.NewParams()
-		u.UriParams.Add("transport", sip.ASCIIToLower(to.transport))
-	}
-	return &sip.ContactHeader{Address: u}
-}
-
-// transact sends req as a client transaction and calls on for each response,
-// provisional ones included, from a goroutine of its own; the last call has a
-// nil response and says how the transaction ended: nil after a final response.
-func (e *endpoint) transact(req *sip.Request, on func(res *sip.Response, err error)) {
-	e.wg.Go(func() {
-		var tx *sip.ClientTx
-		err := e.send(req, func() (err error) {
-			tx, err = e.ua.TransactionLayer().Request(context.Background(), req)
-			return err
-		})
-		if err != nil {
-			on(nil, fmt.Errorf("send %s: %w", req.Method, err))
-			return
-		}
-		final := false
-		tx.OnRetransmission(func(res *sip.Response) {
-			e.unmatched(res)
-		})
-		for {
-			select {
-			case res := <-tx.Responses():
-				if err := validateResponse(res); err != nil {
-					e.log.Debug("response dropped", "err", err)
-					continue
-				}
-				materialize(res)
-				final = final || res.StatusCode >= 200
-				if res.StatusCode >= 300 && req.IsInvite() {
-					e.acks.refusing(req) // sipgo has acknowledged it once
-					tx.Terminate()
-				}
-				on(res, nil)
-				if final && !req.IsInvite() {
-					// Later copies of the response are nobody's business; sipgo
-					// absorbs them until its timer K.
-					e.drain(tx)
-					on(nil, nil)
-					return
-				}
-			case <-tx.Done():
-				err := tx.Err()
-				if final || err == nil {
-					err = nil
-				}
-				on(nil, err)
-				return
-			}
-		}
-	})
-}
-
-// unmatched takes a response that belongs to no transaction any more.
-func (e *endpoint) unmatched(res *sip.Response) {
-	if validateResponse(res) == nil && !e.stray(res) {
-		if ack := e.acks.of(res); ack != nil {
-			e.writeACK(ack)
-		}
-	}
-}
-
-// drain reads a finished transaction's channel until it terminates, as sipgo
-// requires, without holding up the caller.
-func (e *endpoint) drain(tx *sip.ClientTx) {
-	e.wg.Go(func() {
-		for {
-			select {
-			case <-tx.Responses():
-			case <-tx.Done():
-				return
-			}
-		}
-	})
-}
-
-// inFlight is how long close lets requests be taken up that were read before.
-const inFlight = 50 * time.Millisecond
-
-func (e *endpoint) closing() bool {
-	e.sending.RLock()
-	defer e.sending.RUnlock()
-	return e.closed
-}
-
-// send does the sending of a request, unless the socket that it should leave
-// from is closed.
-func (e *endpoint) send(req *sip.Request, do func() error) error {
-	e.sending.RLock()
-	defer e.sending.RUnlock()
-	if e.closed {
-		return net.ErrClosed
-	}
-	if req.Transport() == "UDP" {
-		e.mu.Lock()
-		_, open := e.sockets[req.Laddr.String()]
-		e.mu.Unlock()
-		if !open {
-			return fmt.Errorf("no socket on %s: %w", req.Laddr.String(), net.ErrClosed)
-		}
-	}
-	return do()
-}
-
-// sendACK sends an ACK for a 2xx, which is no transaction (RFC 3261 §13.2.2.4).
-func (e *endpoint) sendACK(req *sip.Request) {
-	e.acks.sending(req)
-	e.writeACK(req)
-}
-
-func (e *endpoint) writeACK(req *sip.Request) {
-	if err := e.send(req, func() error { return e.ua.TransportLayer().WriteMsg(req) }); err != nil {
-		e.log.Debug("send ACK", "err", err)
-	}
-}
-
 // via returns the hop on which req came.
 func via(req *sip.Request, tx *sip.ServerTx) (hop, bool) {
+	if f := flowOf(tx); f != nil {
+		return hop{transport: f.transport, local: f.local, remote: f.remote, flow: f.remote}, true
+	}
 	local, ok1 := addrPort(tx.Connection().LocalAddr())
 	remote, err := netip.ParseAddrPort(req.Source())
 	if !ok1 || err != nil {
 		return hop{}, false
 	}
 	return hop{transport: sip.NetworkToUpper(req.Transport()), local: local, remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())}, true
+}
+
+// flowOf is the connection that a transaction came by, nil for a datagram.
+func flowOf(tx *sip.ServerTx) *flow {
+	if c, ok := tx.Connection().(*sip.TCPConnection); ok {
+		f, _ := c.Conn.(*flow)
+		return f
+	}
+	return nil
 }
 
 func addrPort(a net.Addr) (netip.AddrPort, bool) {

@@ -3,6 +3,7 @@ package pbx
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -30,9 +31,15 @@ func (s *Switch) Leftovers() string {
 	note("busy phones", len(s.lines.legs))
 	note("phones with calls to the outside", len(s.lines.placed))
 	s.lines.mu.Unlock()
+	for transport, n := range s.end.flows.count() {
+		note(transport+" connections", n)
+	}
 	note("subscriptions", len(s.lampBoard.subs)) // its goroutine has ended
 	return strings.Join(out, ", ")
 }
+
+// Exempt reports whether the guard lets everything from addr pass.
+func (s *Switch) Exempt(addr netip.Addr) bool { return s.guard.known(addr) }
 
 // HoldWrites lets the scribe's writes hang, as on a disk that answers nothing,
 // until release is called.

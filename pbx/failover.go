@@ -30,7 +30,7 @@ func (ev routeSilent) on(c *call) {
 	if c.over || l.provisional || l.state != legInviting {
 		return
 	}
-	ev.r.t.suspect(ev.r.hop.remote)
+	ev.r.t.suspect(ev.r.hop)
 	// A 2xx that comes yet is acknowledged and ended; until then the leg waits
 	// for the end of its transaction (RFC 3261 §9.1).
 	l.hangUp(487, "Request Terminated")

@@ -47,6 +47,7 @@ const (
 	guardForeign  = "foreign"    // dropped: not from the phones' networks
 	guardScanner  = "scanner"    // dropped: a known scanner
 	guardFlooding = "flooding"   // dropped: over the rate
+	guardCrowded  = "crowded"    // connections refused: there are enough
 	guardBans     = "bans"       // bans imposed
 	guardFailures = "failures"   // wrong passwords
 	guardActive   = "banned_now" // sources banned now
@@ -155,6 +156,20 @@ func (g *guard) admit(source netip.AddrPort, first []byte) verdict {
 	b.tokens--
 	g.count[guardAdmitted]++
 	return verdictAdmit
+}
+
+// known reports whether addr is a trunk's, a registered phone's or trusted.
+func (g *guard) known(addr netip.Addr) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.exempt(addr.Unmap().WithZone(""))
+}
+
+// crowded counts a connection that found no room.
+func (g *guard) crowded() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.count[guardCrowded]++
 }
 
 // exempt tells whether the source always passes.

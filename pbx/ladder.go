@@ -98,6 +98,9 @@ func (k *ladders) begin(callID string) *dialogTrace {
 type legTrace struct {
 	store.LadderParty
 	*dialogTrace
+	// private: the peer calls from a number that it withholds. Its Contact, to
+	// which our requests go, may have it.
+	private bool
 }
 
 // take adds the messages of l's dialog, past and to come, to the ladder of c.
@@ -113,7 +116,8 @@ func (k *ladders) take(c *call, l *leg) {
 		k.waiting = slices.Delete(k.waiting, i, i+1)
 	}
 	t.taken++
-	c.traces = append(c.traces, legTrace{store.LadderParty{Leg: l.label, Name: l.partyName()}, t})
+	private := l.trunk != nil && l.inviteTx != nil && !callerIdentity(l.invite, true).Identifiable()
+	c.traces = append(c.traces, legTrace{store.LadderParty{Leg: l.label, Name: l.partyName()}, t, private})
 }
 
 // release forgets the dialogs of c, which is over.
@@ -136,6 +140,9 @@ func (k *ladders) ladder(c *call) store.Ladder {
 		out.Parties = append(out.Parties, t.LadderParty)
 		for _, line := range t.lines {
 			line.Leg = t.Leg
+			if t.private && line.Sent && line.Status == 0 {
+				line.Text = withoutUser(line.Text)
+			}
 			out.Lines = append(out.Lines, line)
 		}
 		out.Cut += t.cut
@@ -257,6 +264,19 @@ func shownURI(s string) string {
 		shown += "@"
 	}
 	return shownText(scheme) + ":" + shown + shownText(host)
+}
+
+// withoutUser hides all of the user in what shownURI has made.
+func withoutUser(shown string) string {
+	scheme, rest, _ := strings.Cut(shown, ":")
+	_, host, ok := strings.Cut(rest, "@")
+	switch {
+	case ok:
+		return scheme + ":***@" + host
+	case strings.EqualFold(scheme, "tel"):
+		return scheme + ":***"
+	}
+	return shown
 }
 
 // shownVoice tells what an offer or answer says of voice: codecs, direction,

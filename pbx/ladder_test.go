@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/emiago/sipgo/sip"
 )
 
 func TestReadLadderLine(t *testing.T) {
@@ -85,5 +87,35 @@ func TestLaddersAreBounded(t *testing.T) {
 	k.release(c)
 	if k.by["long"] != nil {
 		t.Error("still kept after its call")
+	}
+}
+
+// TestLadderOfAWithheldNumber: requests to a peer go to its Contact, which may
+// have the number that it withholds: not a digit of it is shown.
+func TestLadderOfAWithheldNumber(t *testing.T) {
+	for _, withheld := range []bool{true, false} {
+		text := "INVITE sip:+48914245000@192.0.2.10 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.1;branch=z9hG4bK1\r\nFrom: <sip:+48600100200@h>;tag=1\r\n" +
+			"To: <sip:+48914245000@h>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n"
+		if withheld {
+			text += "Privacy: id\r\n"
+		}
+		m, err := sip.NewParser().ParseSIP([]byte(text + "\r\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, c := newLadders(), &call{}
+		l := &leg{c: c, label: "a", trunk: &trunk{}, invite: m.(*sip.Request), inviteTx: &sip.ServerTx{}}
+		l.d.id.callID = "c"
+		k.take(c, l)
+		k.observe(true, "UDP", []byte("BYE sip:+48600100200@198.51.100.1 SIP/2.0\r\nCall-ID: c\r\nCSeq: 1 BYE\r\n\r\n"), time.Now())
+		k.observe(true, "UDP", []byte("BYE tel:+48600100200 SIP/2.0\r\nCall-ID: c\r\nCSeq: 2 BYE\r\n\r\n"), time.Now())
+		want := "sip:+48 60 *** ** 00@198.51.100.1 tel:+48 60 *** ** 00"
+		if withheld {
+			want = "sip:***@198.51.100.1 tel:***"
+		}
+		lines := k.ladder(c).Lines
+		if got := lines[0].Text + " " + lines[1].Text; got != want {
+			t.Errorf("withheld %v: %q, want %q", withheld, got, want)
+		}
 	}
 }

@@ -65,6 +65,7 @@ type leg struct {
 	cancelSent  bool
 	authTried   bool
 	lastACK     *sip.Request
+	moved       []sip.Uri        // where a 3xx wants the call to go, best first
 	referred    bool             // the peer has sent a REFER
 	early       *messageReceived // a BYE that came before the 2xx (see overtook)
 	guardTimer  *time.Timer      // gives up on a peer that never ends its transaction
@@ -286,6 +287,7 @@ func (l *leg) receive(req *sip.Request, tx *sip.ServerTx) {
 		}
 		return
 	}
+	l.rehome(tx)
 	if req.IsAck() {
 		l.acknowledged(req)
 		return
@@ -553,7 +555,8 @@ func (l *leg) bye(headers ...sip.Header) {
 // for each response, and with nil when the transaction has failed. A trunk
 // that asks for credentials gets them, once.
 func (l *leg) transact(req *sip.Request, on func(res *sip.Response, err error)) {
-	l.c.s.end.address(req, l.d.next())
+	to := l.next()
+	l.c.s.end.address(req, to)
 	tried := false
 	var handle func(res *sip.Response, err error)
 	handle = func(res *sip.Response, err error) {
@@ -561,7 +564,7 @@ func (l *leg) transact(req *sip.Request, on func(res *sip.Response, err error)) 
 			tried = true
 			again := l.retry(req)
 			if err := authorize(again, res, l.trunk.cfg.User, l.trunk.secret); err == nil {
-				l.c.s.end.transact(again, l.posting(handle))
+				l.c.s.end.transact(again, to, l.posting(handle))
 				return
 			}
 		}
@@ -569,9 +572,39 @@ func (l *leg) transact(req *sip.Request, on func(res *sip.Response, err error)) 
 			on(res, err)
 		}
 	}
-	l.c.s.end.transact(req, func(res *sip.Response, err error) {
+	l.c.s.end.transact(req, to, func(res *sip.Response, err error) {
 		l.post(transactionMoved{l, res, err, handle})
 	})
+}
+
+// next is where the leg's requests go: as the dialog says, or by the connection
+// that a phone has registered by again since the dialog's own was lost.
+func (l *leg) next() hop {
+	h := l.d.next()
+	if h.transport == "UDP" && !h.bound && l.d.wantsTCP() {
+		if local, ok := l.c.s.listenerFor("TCP", h.remote.Addr()); ok {
+			h.transport, h.local = "TCP", local
+		}
+	}
+	if h.bound && h.transport != "UDP" && l.ext != "" && l.c.s.end.flows.find(h) == nil {
+		if now, ok := l.c.s.registrar.moved(l.ext, h); ok {
+			l.d.hop, h = now, now
+		}
+	}
+	return h
+}
+
+// rehome follows the peer to the connection by which its request came. It is the
+// same host, and it knows the tags of the dialog.
+func (l *leg) rehome(tx *sip.ServerTx) {
+	f := flowOf(tx)
+	if f == nil || f.transport != l.d.hop.transport || f.remote == l.d.hop.flow || f.remote.Addr() != l.d.hop.remote.Addr() {
+		return
+	}
+	l.d.hop.flow = f.remote
+	if l.d.hop.bound {
+		l.d.hop.remote = f.remote
+	}
 }
 
 func (l *leg) posting(handle func(*sip.Response, error)) func(*sip.Response, error) {
@@ -648,15 +681,18 @@ func (ev mediaNotified) on(c *call) {
 	}
 }
 
-// mediaAddr is the address that SDP names for a leg that talks through h.
+// mediaAddr is the address that SDP names for a leg that talks through h: the
+// advertised one if it is of that family, else the listener's own.
 func (s *Switch) mediaAddr(h hop) netip.Addr {
+	own := h.local.Addr()
 	for _, a := range []string{s.cfg.RTP.Advertise, s.cfg.SIP.Advertise} {
-		if ip, err := netip.ParseAddr(a); err == nil {
+		ip, err := netip.ParseAddr(a)
+		if ap, portErr := netip.ParseAddrPort(a); portErr == nil {
+			ip, err = ap.Addr(), nil
+		}
+		if err == nil && ip.Is4() == own.Is4() {
 			return ip
 		}
-		if ap, err := netip.ParseAddrPort(a); err == nil {
-			return ap.Addr()
-		}
 	}
-	return h.local.Addr()
+	return own
 }

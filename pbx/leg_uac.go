@@ -2,7 +2,9 @@ package pbx
 
 import (
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -25,7 +27,7 @@ func (l *leg) dial(to callee) error {
 	l.d = dialog{
 		id:        dialogID{newCallID(to.hop.local.Addr().String()), newTag()},
 		local:     to.from,
-		localName: to.fromName,
+		localName: quotable(to.fromName),
 		remote:    to.to,
 		target:    to.uri,
 		hop:       to.hop,
@@ -60,7 +62,7 @@ func (l *leg) dial(to callee) error {
 
 func (l *leg) sendInvite(req *sip.Request) {
 	l.invite = req
-	l.c.s.end.transact(req, func(res *sip.Response, err error) {
+	l.c.s.end.transact(req, l.d.hop, func(res *sip.Response, err error) {
 		if !l.post(inviteMoved{l, req, res, err}) {
 			l.answeredLate(res)
 		}
@@ -93,6 +95,9 @@ func (ev inviteMoved) on(c *call) {
 		// (sipgo keeps finished ones for half a minute).
 		if ev.err != nil && ev.req == l.invite && (l.state == legInviting || l.state == legEnding && l.lastACK == nil) {
 			cancelled := l.cancelled
+			if l.trunk != nil && !l.provisional {
+				l.trunk.suspect(l.d.hop)
+			}
 			l.ended()
 			if !cancelled {
 				c.script.failed(l, 408, 0)
@@ -157,7 +162,7 @@ func (l *leg) accepted(res *sip.Response) {
 	tag, _ := res.To().Params.Get("tag")
 	if l.lastACK != nil {
 		if tag == l.d.remoteTag {
-			l.c.s.end.sendACK(l.lastACK) // RFC 3261 §13.2.2.4: every copy
+			l.c.s.end.sendACK(l.lastACK, l.next()) // RFC 3261 §13.2.2.4: every copy
 			return
 		}
 		l.releaseFork(res)
@@ -206,9 +211,10 @@ func (l *leg) ack(res *sip.Response) {
 	if h := l.invite.GetHeader("Proxy-Authorization"); h != nil {
 		req.AppendHeader(sip.HeaderClone(h))
 	}
-	l.c.s.end.address(req, l.d.next())
+	to := l.next()
+	l.c.s.end.address(req, to)
 	l.lastACK = req
-	l.c.s.end.sendACK(req)
+	l.c.s.end.sendACK(req, to)
 }
 
 // releaseFork acknowledges and ends a dialog that a second 2xx made.
@@ -218,10 +224,10 @@ func (l *leg) releaseFork(res *sip.Response) {
 	d.confirm(res)
 	ack := d.build(sip.ACK, res.CSeq().SeqNo)
 	l.c.s.end.address(ack, d.next())
-	l.c.s.end.sendACK(ack)
+	l.c.s.end.sendACK(ack, d.next())
 	bye := d.request(sip.BYE)
 	l.c.s.end.address(bye, d.next())
-	l.c.s.end.transact(bye, func(*sip.Response, error) {})
+	l.c.s.end.transact(bye, d.next(), func(*sip.Response, error) {})
 }
 
 func (l *leg) refused(res *sip.Response) {
@@ -260,6 +266,9 @@ func (l *leg) refused(res *sip.Response) {
 		return
 	}
 	cancelled := l.cancelled
+	if l.trunk == nil {
+		l.moved = movedTo(res)
+	}
 	l.ended()
 	if !cancelled {
 		l.c.script.failed(l, res.StatusCode, q850(res))
@@ -314,7 +323,9 @@ func (l *leg) sendCancel() {
 	req.SetTransport(inv.Transport())
 	req.SetDestination(inv.Destination())
 	req.Laddr = inv.Laddr
-	l.c.s.end.transact(req, func(*sip.Response, error) {})
+	to := l.d.hop
+	to.transport = inv.Transport() // a large INVITE may have gone by TCP
+	l.c.s.end.transact(req, to, func(*sip.Response, error) {})
 }
 
 // strayReceived is a response without a transaction: a 2xx sent again.
@@ -336,3 +347,14 @@ func sipURI(user, host string, port int) sip.Uri {
 }
 
 func newOrigin() uint64 { return uint64(time.Now().UnixNano()) & (1<<62 - 1) }
+
+// quotable makes a name fit for a quoted string (RFC 3261 §25.1), into which
+// sipgo puts it as it is.
+func quotable(name string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, name))
+}

@@ -73,23 +73,35 @@ func (s *streamText) next() ([]byte, textKind) {
 
 // feed is push and next in one: out is what the parser may have now, reply is to
 // be written back (pongs, answers to what cannot be parsed), and ok is false if
-// the stream is lost: close it after the reply.
-func (s *streamText) feed(chunk []byte, source netip.AddrPort) (out, reply []byte, ok bool) {
+// the stream is lost: close it after the reply. admit is asked about each
+// message and may alter it; one that it refuses ends the stream, unanswered.
+func (s *streamText) feed(chunk []byte, source netip.AddrPort, admit func(msg []byte) ([]byte, bool)) (out, reply []byte, ok bool) {
 	s.push(chunk)
 	for {
 		msg, kind := s.next()
 		switch kind {
 		case textPartial:
 			return out, reply, !s.lost
-		case textRequest, textResponse:
-			out = append(out, msg...)
 		case textKeepAlive:
 			reply = append(reply, msg...)
+			continue
+		}
+		text, ok := admit(msg)
+		if !ok {
+			s.lost = true
+			return out, reply, false
+		}
+		switch kind {
+		case textRequest, textResponse:
+			out = append(out, text...)
 		case textMalformed, textLost:
 			reply = append(reply, malformedResponse(msg, source)...)
 		}
 	}
 }
+
+// partial tells whether a message has begun and is not whole.
+func (s *streamText) partial() bool { return len(s.buf) > 0 && !s.lost }
 
 // findHead looks for the end of the empty line behind the head.
 func (s *streamText) findHead() bool {

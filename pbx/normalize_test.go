@@ -191,12 +191,12 @@ func TestStreamText(t *testing.T) {
 		}
 	}
 	var fed streamText
-	out, reply, ok := fed.feed([]byte("\r\n\r\n"+one+bad), testSource)
+	out, reply, ok := fed.feed([]byte("\r\n\r\n"+one+bad), testSource, everybody)
 	if string(out) != one || !ok || string(reply) != "\r\n" {
 		t.Errorf("feed: %q %q %v", out, reply, ok)
 	}
 	lost := strings.Replace(one, "l: 3", "Via: SIP/2.0/TCP a", 1)
-	if out, reply, ok = fed.feed([]byte(one+lost), testSource); string(out) != one || ok || !bytes.HasPrefix(reply, []byte("SIP/2.0 400 ")) {
+	if out, reply, ok = fed.feed([]byte(one+lost), testSource, everybody); string(out) != one || ok || !bytes.HasPrefix(reply, []byte("SIP/2.0 400 ")) {
 		t.Errorf("feed, lost: %q %q %v", out, reply, ok)
 	}
 	var s streamText
@@ -272,3 +272,5 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+func everybody(msg []byte) ([]byte, bool) { return msg, true }

@@ -16,8 +16,11 @@ import (
 // conversations: by INVITE with Replaces (RFC 3891), as a lamp key sends it, or
 // by dialling a code:
 //
-//	*8      the call that has rung longest at any other phone of the office
+//	*8      the call that has rung longest at a phone of the same group
 //	**101   the call that rings at extension 101
+//
+// The group of a phone that serves queues is who serves one of them too; that of a
+// phone that serves none is the whole office.
 //
 // The INVITE makes no call of its own: its leg joins the call that it takes over.
 
@@ -74,9 +77,23 @@ func (c *call) publishLamps() {
 	c.s.lampBoard.box.post(lampsChanged{})
 }
 
-// ringingAt finds the leg that has rung longest at extension of, or at any but
-// not; nil if none rings.
-func (s *Switch) ringingAt(of, not string) *leg {
+// inGroup reports whether by may pick up by *8 what rings at ext.
+func (c *liveConfig) inGroup(by, ext string) bool {
+	serves := false
+	for _, q := range c.Queues {
+		if slices.Contains(q.Members, by) {
+			serves = true
+			if slices.Contains(q.Members, ext) {
+				return true
+			}
+		}
+	}
+	return !serves
+}
+
+// ringingAt finds the leg that has rung longest at an extension that may be picked
+// up; nil if none rings.
+func (s *Switch) ringingAt(may func(ext string) bool) *leg {
 	var best lamp
 	for _, c := range s.snapshotCalls() {
 		lamps := c.lamps.Load()
@@ -84,7 +101,7 @@ func (s *Switch) ringingAt(of, not string) *leg {
 			continue
 		}
 		for _, m := range *lamps {
-			if m.early && !m.placed && (of == "" && m.ext != not || m.ext == of) && (best.l == nil || m.since.Before(best.since)) {
+			if m.early && !m.placed && may(m.ext) && (best.l == nil || m.since.Before(best.since)) {
 				best = m
 			}
 		}
@@ -94,7 +111,12 @@ func (s *Switch) ringingAt(of, not string) *leg {
 
 // servePickup answers a phone that has dialled a pickup code.
 func (s *Switch) servePickup(req *sip.Request, tx *sip.ServerTx, ext string, h hop, of string) {
-	old := s.ringingAt(of, ext)
+	old := s.ringingAt(func(rings string) bool {
+		if of != "" {
+			return rings == of
+		}
+		return rings != ext && s.config().inGroup(ext, rings)
+	})
 	if old == nil {
 		s.end.reply(req, tx, 480, "Nothing To Pick Up")
 		return
@@ -240,11 +262,7 @@ func (l *leg) accept() (status int) {
 
 func (c *incoming) rung() *ringing { return c.ring }
 
-func (c *incoming) pickedUp(l *leg) {
-	c.ring = nil
-	c.served()
-	c.converse(l, l.ext)
-}
+func (c *incoming) pickedUp(l *leg) { c.meet(l, l.ext, "") }
 
 func (c *dialled) rung() *ringing { return c.ring }
 

@@ -54,7 +54,9 @@ type callerEntered struct {
 	since    time.Time // of its wait in all queues
 	priority int       // of its number
 	proof    announced
-	first    bool // before all others, however many there are
+	first    bool   // before all others
+	known    bool   // was with an agent already: not turned away because the queue is full
+	lost     string // the agent of before, who is not tried at once
 }
 
 // enter puts a caller into the queue. Only a caller who has heard the
@@ -64,10 +66,17 @@ func (q *queue) enter(c *incoming, proof announced) {
 }
 
 // comeBack puts a caller in front who was with an agent already and was passed
-// on in vain.
-func (q *queue) comeBack(c *incoming, proof announced) {
+// on in vain, or whose agent was lost.
+func (q *queue) comeBack(c *incoming, proof announced, lost string) {
 	now := time.Now()
-	q.admit(callerEntered{c: c.call, at: now, since: now, proof: proof, first: true})
+	q.admit(callerEntered{c: c.call, at: now, since: now, proof: proof, first: true, known: true, lost: lost})
+}
+
+// passedOn puts a caller in whom an agent has passed on: what went before does not
+// count as waiting.
+func (q *queue) passedOn(c *incoming, proof announced) {
+	now := time.Now()
+	q.admit(callerEntered{c: c.call, at: now, since: now, priority: c.number.Priority, proof: proof, known: true})
 }
 
 // admit sends a caller on at once if the queue has just been closed.
@@ -82,14 +91,14 @@ func (ev callerEntered) on(q *queue) {
 		panic("a caller without announcement entered the queue")
 	}
 	cfg := q.config()
-	if !ev.first && cfg.MaxLength > 0 && len(q.waiting) >= cfg.MaxLength {
+	if !ev.known && cfg.MaxLength > 0 && len(q.waiting) >= cfg.MaxLength {
 		ev.c.post(queueOverflowed{q})
 		return
 	}
 	w := &waiter{c: ev.c, came: ev.at}
 	q.waiting = append(q.waiting, w)
 	r := desk.Request{
-		Queue: cfg.Name, Priority: cfg.Priority + ev.priority, Front: ev.first, Since: ev.since,
+		Queue: cfg.Name, Priority: cfg.Priority + ev.priority, Front: ev.first, Since: ev.since, Lost: desk.AgentID(ev.lost),
 		Offered: func(taken []*desk.Offer) { q.offered(w, taken) },
 	}
 	configure(&r, cfg)
@@ -155,11 +164,19 @@ func (q *queue) expect(place int) (time.Duration, bool) {
 	return q.pace.e.Expect(place, time.Now())
 }
 
-type callerReturned struct{ c *call }
+type callerReturned struct {
+	c *call
+	// lost is the agent who has answered and was gone before the conversation; empty
+	// if nobody has.
+	lost string
+}
 
 // again asks for another agent: nobody took the call. The caller keeps the
 // place.
-func (q *queue) again(c *call) { q.box.post(callerReturned{c}) }
+func (q *queue) again(c *call) { q.box.post(callerReturned{c: c}) }
+
+// lost asks for another agent: the one who has answered is gone again.
+func (q *queue) lost(c *call, ext string) { q.box.post(callerReturned{c, ext}) }
 
 func (ev callerReturned) on(q *queue) {
 	longest, now := q.config().MaxWait, time.Now()
@@ -171,6 +188,10 @@ func (ev callerReturned) on(q *queue) {
 			w.ticket.Leave()
 			w.c.post(queueOverflowed{q})
 			return true
+		}
+		if ev.lost != "" {
+			w.ticket.Lost(desk.AgentID(ev.lost))
+			return false
 		}
 		w.ticket.Again()
 		return false

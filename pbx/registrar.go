@@ -48,12 +48,14 @@ type registrar struct {
 	auth *authServer
 
 	mu       sync.Mutex
-	bindings map[string][]binding // by extension
+	bindings map[string][]binding // by extension; only put changes a list
+	from     map[netip.Addr]int   // how many of them are at an address
+	lost     []string             // extensions of which a connection ended lately
 	changed  chan struct{}
 }
 
 func newRegistrar(s *Switch, auth *authServer) *registrar {
-	return &registrar{s: s, auth: auth, bindings: map[string][]binding{}, changed: make(chan struct{}, 1)}
+	return &registrar{s: s, auth: auth, bindings: map[string][]binding{}, from: map[netip.Addr]int{}, changed: make(chan struct{}, 1)}
 }
 
 // load takes the bindings that were in force when the switch stopped.
@@ -66,6 +68,7 @@ func (r *registrar) load() error {
 		if !r.s.isExtension(ext) {
 			continue
 		}
+		var next []binding
 		for _, b := range list {
 			var u sip.Uri
 			remote, err := netip.ParseAddrPort(b.Received)
@@ -79,14 +82,38 @@ func (r *registrar) load() error {
 			if !ok {
 				continue
 			}
-			r.bindings[ext] = append(r.bindings[ext], binding{
-				ext: ext, uri: u, hop: hop{b.Transport, local, remote}, callID: b.CallID, seq: b.CSeq,
+			next = append(next, binding{
+				ext: ext, uri: u, hop: hop{transport: b.Transport, local: local, remote: remote, bound: true}, callID: b.CallID, seq: b.CSeq,
 				expires: b.Expires, userAgent: b.UserAgent, instance: b.Instance,
 			})
 		}
+		r.mu.Lock()
+		r.put(ext, next)
+		r.mu.Unlock()
 		r.announce(ext)
 	}
 	return nil
+}
+
+// put replaces the bindings of ext and tells the guard which addresses have
+// phones by now, whether they answer or not: one that is slow to answer must not
+// be locked out meanwhile. The mutex is held.
+func (r *registrar) put(ext string, next []binding) {
+	old := r.bindings[ext]
+	r.bindings[ext] = next
+	for _, b := range next {
+		addr := b.hop.remote.Addr()
+		if r.from[addr]++; r.from[addr] == 1 {
+			r.s.guard.setRegistered(addr, true)
+		}
+	}
+	for _, b := range old {
+		addr := b.hop.remote.Addr()
+		if r.from[addr]--; r.from[addr] == 0 {
+			delete(r.from, addr)
+			r.s.guard.setRegistered(addr, false)
+		}
+	}
 }
 
 // register answers a REGISTER from an authenticated phone.
@@ -183,7 +210,7 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 			next = append(next, b)
 		}
 	}
-	r.bindings[ext] = next
+	r.put(ext, next)
 	saved := append([]binding(nil), next...)
 	r.mu.Unlock()
 
@@ -199,10 +226,7 @@ func (r *registrar) register(req *sip.Request, tx *sip.ServerTx, ext string, h h
 	}
 	res.AppendHeader(sip.NewHeader("Date", now.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")))
 	end.respond(tx, res)
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
+	r.poke()
 }
 
 func indexOf(list []binding, b binding) int {
@@ -239,14 +263,8 @@ func (r *registrar) save(ext string) error {
 	return r.s.store.PutBindings(ext, out)
 }
 
-// announce tells the desk and the guard who is there.
-func (r *registrar) announce(ext string) {
-	live := r.reachable(ext)
-	r.s.setAvailable(ext, len(live) > 0)
-	for _, b := range live {
-		r.s.guard.setRegistered(b.hop.remote.Addr(), true)
-	}
-}
+// announce tells the desk who is there.
+func (r *registrar) announce(ext string) { r.s.setAvailable(ext, len(r.reachable(ext)) > 0) }
 
 // reachable returns the devices of an extension that can be called now.
 func (r *registrar) reachable(ext string) []binding {
@@ -255,11 +273,61 @@ func (r *registrar) reachable(ext string) []binding {
 	var out []binding
 	now := time.Now()
 	for _, b := range r.bindings[ext] {
-		if now.Before(b.expires) && b.alive() {
+		if now.Before(b.expires) && b.alive() && (b.hop.transport == "UDP" || r.s.end.flows.find(b.hop) != nil) {
 			out = append(out, b)
 		}
 	}
 	return out
+}
+
+// moved finds the connection by which a device of ext is reached now that was
+// reached by old: the same host and transport.
+func (r *registrar) moved(ext string, old hop) (hop, bool) {
+	for _, b := range r.reachable(ext) {
+		if b.hop.transport == old.transport && b.hop.remote.Addr() == old.remote.Addr() && r.s.end.flows.find(b.hop) != nil {
+			return b.hop, true
+		}
+	}
+	return hop{}, false
+}
+
+// flowGone drops the bindings of a connection that has ended: nobody can be
+// called by it (RFC 5626 §5.3).
+func (r *registrar) flowGone(f *flow) {
+	r.mu.Lock()
+	var lost []string
+	for ext, list := range r.bindings {
+		kept := slices.DeleteFunc(slices.Clone(list), func(b binding) bool { return b.hop.transport == f.transport && b.hop.remote == f.remote })
+		if len(kept) < len(list) {
+			r.put(ext, kept)
+			lost = append(lost, ext)
+		}
+	}
+	r.lost = append(r.lost, lost...)
+	r.mu.Unlock()
+	if len(lost) > 0 {
+		r.poke()
+	}
+}
+
+func (r *registrar) poke() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// settleLost saves and announces the extensions that lost a connection.
+func (r *registrar) settleLost() {
+	r.mu.Lock()
+	lost := r.lost
+	r.lost = nil
+	r.mu.Unlock()
+	for _, ext := range lost {
+		r.s.log.Info("phone's connection ended", "ext", ext)
+		r.s.scribe.put(ext)
+		r.announce(ext)
+	}
 }
 
 func (b binding) alive() bool { return b.misses < missesToDown && !b.suspended }
@@ -308,6 +376,7 @@ func (r *registrar) keep(ctx context.Context, interval time.Duration) {
 		case <-r.changed:
 		case <-tick.C:
 		}
+		r.settleLost()
 		for _, ext := range r.expire(time.Now()) {
 			r.s.log.Log(ctx, slog.LevelInfo, "registration expired", "ext", ext)
 			r.announce(ext)
@@ -352,7 +421,7 @@ func (r *registrar) expire(now time.Time) []string {
 	var out []string
 	for ext, list := range r.bindings {
 		if live := dropExpired(list, now); len(live) < len(list) {
-			r.bindings[ext] = live
+			r.put(ext, live)
 			out = append(out, ext)
 		}
 	}

@@ -2,6 +2,7 @@ package pbx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -19,13 +20,14 @@ func (s *Switch) Reload(cfg Config) (needRestart []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if live.audioErr != nil {
-		return nil, live.audioErr
+	if err := errors.Join(live.audioErr, live.whisperErr, live.patienceErr); err != nil {
+		return nil, err
 	}
-	if live.patienceErr != nil {
-		return nil, live.patienceErr
+	// Connections that are up keep the certificate with which they began.
+	if err := s.end.certs.use(filesOf(cfg.SIP)); err != nil {
+		return nil, err
 	}
-	if !slices.Equal(cfg.SIP.Listen, s.cfg.SIP.Listen) || cfg.SIP.Certificate != s.cfg.SIP.Certificate || cfg.SIP.Key != s.cfg.SIP.Key {
+	if !slices.Equal(cfg.SIP.Listen, s.cfg.SIP.Listen) {
 		needRestart = append(needRestart, "sip.listen")
 	}
 	if cfg.SIP.Advertise != s.cfg.SIP.Advertise || cfg.SIP.Domain != s.cfg.SIP.Domain || cfg.SIP.OptionsInterval != s.cfg.SIP.OptionsInterval || cfg.SIP.UserAgent != s.cfg.SIP.UserAgent {

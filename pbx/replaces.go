@@ -134,7 +134,7 @@ func (ev legArrived) on(c *call) {
 	case l != nil && (l.state == legUp || l.state == legAnswered):
 		t.done(l, ev.number)
 	case ev.dialled != "":
-		r := c.s.dialplan().resolve(ev.dialled, c.s.isExtension)
+		r := c.s.routeOf(ev.dialled)
 		if !c.s.mayPlace(t.by.ext, r) {
 			r.kind = routeForbidden
 		}

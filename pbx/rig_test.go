@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ import (
 var (
 	switchAddr  = netip.MustParseAddrPort("192.0.2.10:5060")
 	carrierAddr = netip.MustParseAddrPort("198.51.100.1:5060")
+	switchAddr6 = netip.MustParseAddrPort("[2001:db8::10]:5060")
+	carrier6    = netip.MustParseAddrPort("[2001:db8:1::1]:5060")
 	foreignAddr = netip.MustParseAddrPort("203.0.113.66:5060")
 )
 
@@ -59,12 +62,19 @@ type rig struct {
 	log      *lockedBuffer
 	dir      string       // of the vault
 	resolver pbx.Resolver // of the trunks' servers; nil: the system's
-	before   int64        // records that were there when the switch was started (again)
-	stop     func()
-	prepare  func(*pbx.Switch) // may change the switch before it runs
-	wrap     func(media.Engine) media.Engine
-	forget   bool // peers keep no log: a long simulation
-	lenient  bool // the peers break rules themselves: what they complain of says nothing
+	// carrierBy and phonesBy are the peers' transports, "tcp" or "tls"; carrierKeys
+	// and phoneKeys are for TLS.
+	carrierBy, phonesBy     string
+	families                bool                // voice by IPv6 as well, by which the carrier comes
+	adapt                   []func(*pbx.Config) // what depends on the rig
+	large                   bool                // phones take requests of any size over UDP
+	carrierKeys, phonesKeys *tls.Config
+	before                  int64 // records that were there when the switch was started (again)
+	stop                    func()
+	lenient                 bool // the peers break rules themselves: what they complain of says nothing
+	wrap                    func(media.Engine) media.Engine
+	prepare                 func(*pbx.Switch) // may change the switch before it runs
+	forget                  bool              // peers keep no log: a long simulation
 }
 
 // scenario runs f against a running switch in a bubble of its own, and then
@@ -173,10 +183,20 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 	for _, edit := range edits {
 		edit(r)
 	}
+	for _, adapt := range r.adapt {
+		adapt(&cfg)
+	}
 	r.startSwitch(cfg, r.dir)
 	var err error
+	at, listener := carrierAddr, listenerOf(r.carrierBy)
+	if r.families {
+		at, listener = carrier6, switchAddr6
+		r.ladder.Name(switchAddr6, "switch")
+		r.ladder.Name(carrier6, "carrier")
+	}
 	r.carrier, err = pbxtest.NewCarrier(pbxtest.PeerConfig{
-		Name: "carrier", Listen: r.net.Listen, Addr: carrierAddr, Switch: switchAddr, Seed: 7,
+		Name: "carrier", Listen: r.net.Listen, Addr: at, Switch: listener, Seed: 7,
+		Transport: r.carrierBy, Streams: r.net.Streamers(), TLS: r.carrierKeys,
 		Voice: pbxtest.Voice{Say: pbxtest.Tone(callerHz)}, Forget: r.forget,
 	})
 	r.must(err)
@@ -184,15 +204,24 @@ func newRig(t *testing.T, cfg pbx.Config, edits ...func(r *rig)) *rig {
 		addr := phoneAddr(i)
 		r.ladder.Name(addr, e.Number)
 		p, err := pbxtest.NewPhone(pbxtest.PeerConfig{
-			Name: e.Number, Password: cfg.Secrets.Extensions[e.Number], Listen: r.net.Listen, Addr: addr, Switch: switchAddr, Seed: uint64(100 + i),
+			Name: e.Number, Password: cfg.Secrets.Extensions[e.Number], Listen: r.net.Listen, Addr: addr, Switch: listenerOf(r.phonesBy), Seed: uint64(100 + i),
 			Voice:  pbxtest.Voice{Say: pbxtest.Tone(phoneHz + 30*i)},
 			Behave: pbxtest.Always(pbxtest.AnswerAfter(3 * time.Second)), Forget: r.forget,
+			Large: r.large, Transport: r.phonesBy, Streams: r.net.Streamers(), TLS: r.phonesKeys,
 		})
 		r.must(err)
 		r.phones[e.Number] = p
 		r.must(p.Register(t.Context()))
 	}
 	return r
+}
+
+// listenerOf is where the switch takes a transport.
+func listenerOf(transport string) netip.AddrPort {
+	if transport == "tls" {
+		return netip.AddrPortFrom(switchAddr.Addr(), 5061)
+	}
+	return switchAddr
 }
 
 // vaultDir is in memory where the system offers that: a bubble's clock stands
@@ -228,9 +257,16 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 	r.store = st
 	r.rec = recorder.New(recorder.Config{Store: st, Log: log})
 	r.pool = desk.NewPool(log)
+	bind, listen := switchAddr.Addr(), func(a netip.AddrPort) (media.Conn, error) { return r.net.ListenPacket(a) }
+	if r.families {
+		bind = netip.IPv6Unspecified()
+		listen = func(a netip.AddrPort) (media.Conn, error) {
+			return r.net.ListenBoth(switchAddr.Addr(), switchAddr6.Addr(), a.Port())
+		}
+	}
 	engine, err := media.NewPortable(media.PortableConfig{
-		Listen: func(a netip.AddrPort) (media.Conn, error) { return r.net.ListenPacket(a) },
-		Addr:   switchAddr.Addr(), PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last, Drain: time.Second, Timeout: cfg.RTP.Timeout, CNAME: "centralka", Log: log,
+		Listen: listen,
+		Addr:   bind, PortMin: cfg.RTP.Ports.First, PortMax: cfg.RTP.Ports.Last, Drain: time.Second, Timeout: cfg.RTP.Timeout, CNAME: "centralka", Log: log,
 	})
 	r.must(err)
 	if r.wrap != nil {
@@ -239,6 +275,7 @@ func (r *rig) startSwitch(cfg pbx.Config, dir string) {
 	r.sw, err = pbx.New(cfg, pbx.Parts{
 		Store: st, Recorder: r.rec, Engine: engine, Pool: r.pool, Log: log, Resolver: r.resolver,
 		ListenPacket: func(a netip.AddrPort) (net.PacketConn, error) { return r.net.ListenPacket(a) },
+		ListenStream: r.net.ListenStream, DialStream: r.net.DialStream,
 	})
 	r.must(err)
 	if r.prepare != nil {

@@ -314,3 +314,31 @@ func TestStopWithDeadPeers(t *testing.T) {
 		r.stop = func() {}
 	})
 }
+
+// TestNobodyIsPassedOutsideUnrecorded: where calls are refused that cannot be
+// recorded, no phone makes one by passing on a call between phones (S1.3-j).
+func TestNobodyIsPassedOutsideUnrecorded(t *testing.T) {
+	t.Parallel()
+	cfg := briefCity(t, "101", "102", "103")
+	cfg.RefuseUnrecorded = true
+	scenario(t, cfg, func(t *testing.T, r *rig) {
+		first, _ := r.talk()
+		time.Sleep(time.Second)
+		first.Hangup()
+		r.only()
+		r.breakVault()
+		second := r.call() // is found out by this one
+		r.answeredBy("102")
+		time.Sleep(5 * time.Second)
+		second.Hangup()
+		time.Sleep(time.Second)
+		inside, err := r.phones["101"].Dial("103")
+		r.must(err)
+		r.must(inside.WaitAnswered(5 * time.Second))
+		time.Sleep(time.Second)
+		r.refer(inside, "0501502503", 403)
+		inside.Hangup()
+		time.Sleep(time.Second)
+		r.quiet("carrier")
+	})
+}

@@ -101,3 +101,32 @@ func TestLadderOfARefusedCall(t *testing.T) {
 		}
 	})
 }
+
+// TestLadderOverStreams: messages that come and go by connections are in the
+// ladder as well, each once and in both directions, whichever side opened the
+// connection.
+func TestLadderOverStreams(t *testing.T) {
+	t.Parallel()
+	scenario(t, streamCity(t, "tcp", "101"), func(t *testing.T, r *rig) {
+		call, agent := r.talk()
+		call.Hangup()
+		r.must(agent.WaitEnded(time.Second))
+		rec := r.only()
+		time.Sleep(time.Second)
+		ladder, err := r.store.Ladder(rec.Day, rec.ID)
+		r.must(err)
+		want := []string{
+			"a <- INVITE", "a -> 100 INVITE", "a -> 200 INVITE", "a <- ACK",
+			"b1 -> INVITE", "b1 <- 180 INVITE", "b1 <- 200 INVITE", "b1 -> ACK",
+			"a <- BYE", "a -> 200 BYE", "b1 -> BYE", "b1 <- 200 BYE",
+		}
+		if got := steps(ladder); !slices.Equal(got, want) {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
+		for _, line := range ladder.Lines {
+			if want := map[string]string{"a": "TCP", "b1": "TLS"}[line.Leg]; line.Transport != want {
+				t.Errorf("%s of leg %s by %q, want %q", line.Method, line.Leg, line.Transport, want)
+			}
+		}
+	}, secured(), by("tcp", "tls"))
+}

@@ -161,8 +161,9 @@ func TestClocksDrift(t *testing.T) {
 	})
 }
 
-// TestMediaTimeout: a party that has gone silent ends the call, with its cause;
-// what was said before is kept.
+// TestMediaTimeout: a party that has gone silent is hung up, with its cause; what
+// was said before is kept. The citizen of an agent who is silent is given back to
+// the queue, where it gives up here.
 func TestMediaTimeout(t *testing.T) {
 	t.Parallel()
 	for _, silent := range []string{"caller", "agent"} {
@@ -178,13 +179,18 @@ func TestMediaTimeout(t *testing.T) {
 					agent.Say(nil)
 				}
 				began := time.Now()
-				r.must(caller.WaitEnded(2 * time.Minute))
-				r.must(agent.WaitEnded(time.Second))
+				r.must(agent.WaitEnded(2 * time.Minute))
 				if d := time.Since(began); d < 9900*time.Millisecond || d > 11*time.Second {
 					t.Errorf("ended after %v", d)
 				}
+				want := store.CauseMediaTimeout
+				if silent == "agent" {
+					want = store.CauseAbandoned
+					caller.Hangup()
+				}
+				r.must(caller.WaitEnded(time.Second))
 				rec := r.only()
-				ended(t, rec, store.CauseMediaTimeout, store.OutcomeOK)
+				ended(t, rec, want, store.OutcomeOK)
 				left, _ := r.lanes(rec)
 				sameLength(t, rec, left)
 			})
@@ -273,6 +279,23 @@ func TestCallerBehindNAT(t *testing.T) {
 		hears(t, "caller", call.Heard().Since(agent.At(pbxtest.Answered).Add(100*time.Millisecond)), phoneHz)
 		hears(t, "agent", agent.Heard().PCM, callerHz)
 		call.Hangup()
+		ended(t, r.only(), store.CauseHangupCaller, store.OutcomeOK)
+	})
+}
+
+// TestRingingPhoneOwesNoVoice: a phone that describes its voice while it rings, and
+// says nothing, rings on: the caller is not lost for it.
+func TestRingingPhoneOwesNoVoice(t *testing.T) {
+	t.Parallel()
+	cfg := briefCity(t, "101")
+	cfg.RTP.Timeout = 3 * time.Second
+	scenario(t, cfg, func(t *testing.T, r *rig) {
+		r.behave("101", pbxtest.Behaviour{Early: true, Status: 200, After: 6 * time.Second, Voice: &pbxtest.Voice{}})
+		caller, err := r.carrier.Call(pbxtest.CallOptions{From: "+48600100200", To: "+48914245111", Say: pbxtest.Tone(1300)})
+		r.must(err)
+		r.answeredBy("101")
+		time.Sleep(time.Second)
+		caller.Hangup()
 		ended(t, r.only(), store.CauseHangupCaller, store.OutcomeOK)
 	})
 }

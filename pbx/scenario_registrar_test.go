@@ -267,3 +267,42 @@ func TestDevicesThatRegisterTogetherAreAllKept(t *testing.T) {
 		}
 	})
 }
+
+// TestExemptWhileRegistered: the guard lets an address pass while a phone is
+// registered there: of two behind one address, until the second has gone, be it
+// by its own word, in time, or with its connection.
+func TestExemptWhileRegistered(t *testing.T) {
+	t.Parallel()
+	scenario(t, streamCity(t, "", "101", "102"), func(t *testing.T, r *rig) {
+		exempt := func(want bool, when string) {
+			t.Helper()
+			if got := r.sw.Exempt(foreignAddr.Addr()); got != want {
+				t.Errorf("%s: exempt %v", when, got)
+			}
+		}
+		exempt(false, "before")
+		first, second := r.stranger("101", "secret-101"), r.stranger("102", "secret-102")
+		r.must(first.Register(t.Context()))
+		exempt(true, "with one phone")
+		r.must(second.RegisterFor(t.Context(), time.Minute))
+		r.must(first.Unregister(t.Context()))
+		exempt(true, "with the other phone")
+		r.must(second.Unregister(t.Context()))
+		exempt(false, "without phones")
+		r.must(second.RegisterFor(t.Context(), time.Minute))
+		exempt(true, "registered again")
+		r.net.Impair(pbxtest.Host(foreignAddr.Addr()), pbxtest.Any, pbxtest.Impairment{Loss: 1})
+		time.Sleep(70 * time.Second)
+		exempt(false, "after its time")
+
+		at := phoneAddr(0).Addr()
+		if !r.sw.Exempt(at) {
+			t.Error("a phone by TCP is not exempt")
+		}
+		r.phones["101"].Disconnect()
+		time.Sleep(time.Second)
+		if r.sw.Exempt(at) {
+			t.Error("a phone without its connection is exempt")
+		}
+	}, secured(), by("", "tcp"), func(r *rig) { r.lenient = true })
+}

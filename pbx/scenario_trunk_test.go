@@ -19,9 +19,16 @@ import (
 // zone is a resolver of its own.
 type zone struct {
 	mu    sync.Mutex
+	naptr []pbx.NAPTR
 	srv   map[string][]*net.SRV
 	hosts map[string][]netip.Addr
 	asked int
+}
+
+func (z *zone) LookupNAPTR(_ context.Context, name string) ([]pbx.NAPTR, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.naptr, nil
 }
 
 func (z *zone) LookupSRV(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {

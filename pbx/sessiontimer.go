@@ -331,9 +331,10 @@ func (l *leg) glareDelay() time.Duration {
 // the peer may have changed its mind.
 func (l *leg) reoffered(res *sip.Response) {
 	ack := l.d.build(sip.ACK, res.CSeq().SeqNo)
-	l.c.s.end.address(ack, l.d.next())
+	to := l.next()
+	l.c.s.end.address(ack, to)
 	l.session.ack = ack
-	l.c.s.end.sendACK(ack)
+	l.c.s.end.sendACK(ack, to)
 	before, held := l.params, l.held
 	params, err := l.neg.accept(res.Body())
 	if err != nil {
@@ -357,7 +358,7 @@ func (l *leg) reacknowledge(res *sip.Response) bool {
 	if ack == nil || ack.CSeq().SeqNo != res.CSeq().SeqNo {
 		return false
 	}
-	l.c.s.end.sendACK(ack)
+	l.c.s.end.sendACK(ack, l.next())
 	return true
 }
 
@@ -366,17 +367,6 @@ func (l *leg) expireSession(why string) {
 	l.log(slog.LevelInfo, "session expired", "err", why)
 	l.session.stop()
 	l.c.script.sessionExpired(l)
-}
-
-func (c *incoming) sessionExpired(*leg) {
-	c.leaveQueue()
-	c.stopRinging()
-	c.end(store.CauseSessionExpired, nil)
-}
-
-func (c *dialled) sessionExpired(*leg) {
-	c.stopRinging()
-	c.end(store.CauseSessionExpired, nil)
 }
 
 // sessionExpired in a transfer ends the call only if it is the party's that

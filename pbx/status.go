@@ -58,6 +58,14 @@ type Status struct {
 	Lateness     media.Lateness
 	TooLate      bool      // calls are refused for it
 	Heard, Told  MOSCounts // of legs that have ended since the start
+	Certificate  CertificateStatus
+	Streams      map[string]int // connections by transport
+}
+
+// CertificateStatus describes our certificate for SIP.
+type CertificateStatus struct {
+	Until time.Time // zero: there is none
+	Err   string    // why its files as they are now are not in force
 }
 
 // AnnouncementStatus describes the announcement in force.
@@ -174,6 +182,11 @@ func (s *Switch) Status() Status {
 	}
 	if live.audioErr != nil {
 		st.Announcement.Err = live.audioErr.Error()
+	}
+	st.Streams = s.end.flows.count()
+	var err error
+	if st.Certificate.Until, err = s.end.certs.until(); err != nil {
+		st.Certificate.Err = err.Error()
 	}
 	s.counts.mu.Lock()
 	for d, n := range s.counts.began {

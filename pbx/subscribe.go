@@ -114,7 +114,7 @@ func (b *lampBoard) look() {
 	b.changed = false
 	now := b.calls()
 	for _, sub := range b.subs {
-		if sub.over == "" && !bytes.Equal(sub.told, describe(now[sub.of])) {
+		if sub.over == "" && !bytes.Equal(sub.told, describe(now[sub.of], b.s.quiet.has(sub.of))) {
 			b.notify(sub)
 		}
 	}
@@ -266,7 +266,7 @@ func (b *lampBoard) notify(sub *subscription) {
 		return
 	}
 	sub.sending, sub.again = true, false
-	sub.told = describe(b.calls()[sub.of])
+	sub.told = describe(b.calls()[sub.of], b.s.quiet.has(sub.of))
 	over := sub.over
 	state := "terminated;reason=" + over
 	if over == "" {
@@ -284,8 +284,9 @@ func (b *lampBoard) notify(sub *subscription) {
 	body.WriteString("</dialog-info>\r\n")
 	sub.version++
 	req.SetBody(body.Bytes())
-	b.s.end.address(req, sub.d.next())
-	b.s.end.transact(req, func(res *sip.Response, err error) {
+	to := sub.d.next()
+	b.s.end.address(req, to)
+	b.s.end.transact(req, to, func(res *sip.Response, err error) {
 		b.box.post(notifyAnswered{sub, res, err, over != ""})
 	})
 }
@@ -318,8 +319,10 @@ func (ev notifyAnswered) on(b *lampBoard) {
 }
 
 // describe writes the calls of an extension (RFC 4235 §4.1) as the switch sees
-// them: what a key sends as Replaces names our side. Nobody's number is told.
-func describe(lamps []lamp) []byte {
+// them: what a key sends as Replaces names our side. Nobody's number is told. Who does
+// not want to be disturbed is busy for everybody, and is shown so: by a dialog
+// that has no name by which it could be taken over.
+func describe(lamps []lamp, quiet bool) []byte {
 	var out bytes.Buffer
 	for _, m := range lamps[:min(len(lamps), maxLampDialogs)] {
 		state, direction := "confirmed", "recipient"
@@ -334,6 +337,9 @@ func describe(lamps []lamp) []byte {
 			fmt.Fprintf(&out, " remote-tag=\"%s\"", escaped(m.remote))
 		}
 		fmt.Fprintf(&out, " direction=\"%s\"><state>%s</state></dialog>\r\n", direction, state)
+	}
+	if quiet {
+		out.WriteString("<dialog id=\"do-not-disturb\"><state>confirmed</state></dialog>\r\n")
 	}
 	return out.Bytes()
 }

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -34,6 +34,9 @@ type Parts struct {
 	Log      *slog.Logger
 	// ListenPacket opens SIP's datagram sockets; nil: real ones.
 	ListenPacket ListenPacket
+	// ListenStream and DialStream open SIP's TCP sockets; nil: real ones.
+	ListenStream ListenStream
+	DialStream   DialStream
 	// Resolver finds the trunks' servers; nil: the system's.
 	Resolver Resolver
 }
@@ -61,6 +64,7 @@ type Switch struct {
 	ladders   *ladders
 	lampBoard *lampBoard
 	music     *media.Prompt
+	ringback  *media.Prompt
 	prompts   struct{ closed, busy *media.Prompt }
 	phrases   *phrasebook
 
@@ -101,12 +105,15 @@ type liveConfig struct {
 	Config
 	numbers       map[ordinance.Number]NumberConfig
 	extensions    map[string]ExtensionConfig
+	queueNumbers  map[string]string        // names by QueueConfig.Number
 	hours         map[string]*desk.Hours   // by name
 	announcements map[string]*announcement // by NumberConfig.Announcement
 	audioErr      error                    // why an announcement cannot be played
 	outgoing      *media.Prompt
 	patience      map[string]*media.Prompt // by QueueConfig.PeriodicFile
 	patienceErr   error                    // why one of them cannot be played
+	whispers      map[string]*media.Prompt // by QueueConfig.Whisper
+	whisperErr    error                    // why one cannot be played: its queue does without
 	plan          *DialPlan
 }
 
@@ -121,10 +128,10 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		kept: map[string]store.PhoneState{}, byID: map[store.ID]*call{}, dialogs: map[dialogID]*leg{}, pending: map[string]bool{}, queues: map[string]*runningQueue{},
 	}
 	if s.resolver = p.Resolver; s.resolver == nil {
-		s.resolver = net.DefaultResolver
+		s.resolver = newSystemResolver()
 	}
+	s.music, s.ringback = media.HoldMusic(), ringback()
 	s.secret = func(h hop) bool { return h.transport == "TLS" }
-	s.music = media.HoldMusic()
 	var err error
 	if s.prompts.closed, err = spoken("closed"); err != nil {
 		return nil, err
@@ -143,12 +150,21 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		s.log.Error("recording for who waits unusable: the embedded one is played", "err", live.patienceErr)
 	}
 	s.live.Store(live)
+	if live.whisperErr != nil {
+		s.log.Error("agents are not told the queue", "err", live.whisperErr)
+	}
 	s.guard = newGuard(s.guardConfig(cfg))
-	if s.end, err = newEndpoint(cfg.SIP, s.guard, p.ListenPacket, p.Log); err != nil {
+	if s.end, err = newEndpoint(cfg.SIP, s.guard, p); err != nil {
 		return nil, err
 	}
 	s.ladders = s.end.ladders
 	s.end.serve, s.end.stray = s.serve, s.strayResponse
+	s.end.trunkAt = func(remote netip.AddrPort) (string, bool) {
+		if t := s.trunkOf(remote); t != nil {
+			return t.host(), true
+		}
+		return "", false
+	}
 	s.auth = newAuthServer(authConfig{Realm: s.domain(), Secret: func(user string) (authSecret, bool) {
 		secret, ok := s.config().Secrets.Extensions[user]
 		return authSecret{Password: secret}, ok
@@ -158,6 +174,7 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	s.lampBoard = newLampBoard(s)
 	s.clerk = newClerk(p.Store, p.Log)
 	s.registrar = newRegistrar(s, s.auth)
+	s.end.flows.gone = s.registrar.flowGone
 	s.scribe = newScribe(s.keep, p.Log)
 	s.pool.OnWish(func(id desk.AgentID) { s.scribe.put(string(id)) })
 	return s, nil
@@ -173,7 +190,7 @@ func spoken(name string) (*media.Prompt, error) {
 
 // prepare derives what calls need from a configuration.
 func prepare(cfg Config) (*liveConfig, error) {
-	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{},
+	l := &liveConfig{Config: cfg, numbers: map[ordinance.Number]NumberConfig{}, extensions: map[string]ExtensionConfig{}, queueNumbers: map[string]string{},
 		hours: map[string]*desk.Hours{}, announcements: map[string]*announcement{}}
 	for _, n := range cfg.Numbers {
 		num, ok := ordinance.ParseNumber(n.Match)
@@ -184,6 +201,11 @@ func prepare(cfg Config) (*liveConfig, error) {
 	}
 	for _, e := range cfg.Extensions {
 		l.extensions[e.Number] = e
+	}
+	for _, q := range cfg.Queues {
+		if q.Number != "" {
+			l.queueNumbers[q.Number] = q.Name
+		}
 	}
 	for _, h := range cfg.Hours {
 		hours, err := desk.ParseHours(h)
@@ -202,6 +224,18 @@ func prepare(cfg Config) (*liveConfig, error) {
 		}
 	}
 	l.patience, l.patienceErr = readPatiences(cfg.Queues)
+	l.whispers = map[string]*media.Prompt{}
+	for _, q := range cfg.Queues {
+		if q.Whisper == "" || l.whispers[q.Whisper] != nil {
+			continue
+		}
+		p, err := ReadWhisper(q.Whisper)
+		if err != nil {
+			l.whisperErr = errors.Join(l.whisperErr, fmt.Errorf("queue %s: %w", q.Name, err))
+			continue
+		}
+		l.whispers[q.Whisper] = p
+	}
 	d := cfg.Dial
 	plan, err := newDialPlan(DialRules{OutsidePrefix: d.OutsidePrefix, Emergency: d.Emergency, Allow: d.Allow, Block: d.Block})
 	if err != nil {
@@ -233,6 +267,26 @@ func (l *liveConfig) readAudio() error {
 		l.announcements[n.Announcement] = a
 	}
 	return errors.Join(errs...)
+}
+
+// maxWhisper bounds what an agent hears while the caller waits.
+const maxWhisper = 10 * time.Second
+
+// ReadWhisper reads the file of a QueueConfig.Whisper.
+func ReadWhisper(file string) (*media.Prompt, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read whisper: %w", err)
+	}
+	defer f.Close() // it was only read
+	p, err := media.ReadPrompt(f)
+	if err == nil && p.Duration() > maxWhisper {
+		err = fmt.Errorf("lasts %v, longer than %v", p.Duration(), maxWhisper)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("whisper %s: %w", file, err)
+	}
+	return p, nil
 }
 
 func (s *Switch) config() *liveConfig { return s.live.Load() }
@@ -401,6 +455,11 @@ func (s *Switch) serve(req *sip.Request, tx *sip.ServerTx) {
 	if !ok {
 		s.end.reply(req, tx, 500, "Server Internal Error")
 		return
+	}
+	if t := s.trunkOf(h.remote); t != nil {
+		h.name = t.host()
+	} else {
+		h.bound = true
 	}
 	switch req.Method {
 	case sip.ACK:
@@ -706,7 +765,7 @@ func (s *Switch) queue(name string) *queue {
 // directOffer is an extension called for itself, not through a queue: nothing
 // is reserved.
 func (s *Switch) directOffer(ext string) offer {
-	return offer{ext: ext, accept: func() {}, decline: func(string) {}, release: func() {}}
+	return offer{ext: ext, direct: true, accept: func() {}, decline: func(string) {}, release: func() {}}
 }
 
 func (s *Switch) setAvailable(ext string, on bool) { s.pool.Available(desk.AgentID(ext), on) }
@@ -717,6 +776,11 @@ func (s *Switch) domain() string {
 		return s.cfg.SIP.Domain
 	}
 	return s.cfg.SIP.Listen[0].Addr.Addr().String()
+}
+
+// speaks reports whether there is a listener for a transport.
+func (s *Switch) speaks(transport string) bool {
+	return slices.ContainsFunc(s.cfg.SIP.Listen, func(l Listener) bool { return sip.NetworkToUpper(l.Transport) == transport })
 }
 
 // listenerFor returns the listener from which addr is reached.

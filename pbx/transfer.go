@@ -31,6 +31,8 @@ type transferring struct {
 	ways   []wayOut         // that are still to be tried
 	out    *leg             // the target outside
 	recall bool             // it is the phone of by that rings
+	fault  store.Cause      // for which by was lost; empty: it has asked for the transfer
+	toned  bool             // the party that is passed on hears ringback
 	// farewell is the closing message, notice what a party outside hears first.
 	farewell media.PlayID
 	notice   media.PlayID
@@ -69,7 +71,7 @@ func (c *call) referred(l *leg, req *sip.Request, tx *sip.ServerTx) {
 	if !attended {
 		// The rules of the phone's own calls, before anything changes. A 404 would
 		// end the phone's dialog (RFC 5057 §5.1); it is told by NOTIFY.
-		target = c.s.dialplan().resolve(userOf(to), c.s.isExtension)
+		target = c.s.routeOf(userOf(to))
 		if !c.s.mayPlace(l.ext, target) {
 			end.reply(req, tx, 403, "Forbidden")
 			return
@@ -86,9 +88,16 @@ func (c *call) referred(l *leg, req *sip.Request, tx *sip.ServerTx) {
 }
 
 // mayPlace applies the rules for calls that ext causes: emergency numbers always,
-// others outside only as the dial plan and the limit of calls allow.
+// others outside only as the dial plan and the limit of calls allow, and only if
+// they can be recorded.
 func (s *Switch) mayPlace(ext string, r route) bool {
-	return r.kind != routeForbidden && (r.kind != routeOutside || s.lines.outgoing(ext) < s.config().Dial.MaxOutgoingPerExtension)
+	switch r.kind {
+	case routeForbidden:
+		return false
+	case routeOutside:
+		return s.lines.outgoing(ext) < s.config().Dial.MaxOutgoingPerExtension && s.unrecordable() == nil
+	}
+	return true
 }
 
 // pass interrupts the conversation so that by's other party can be passed on.
@@ -177,6 +186,7 @@ func (c *call) release(l *leg, ref *referral) {
 }
 
 func (t *transferring) music() {
+	t.toned = false
 	if t.stays.stream != nil {
 		t.stays.stream.Play(t.s.music, true)
 	}
@@ -188,6 +198,8 @@ func (t *transferring) to(r route) {
 	switch r.kind {
 	case routeExtension:
 		t.ringExtension(r.ext)
+	case routeQueue:
+		t.toQueue(r.queue)
 	case routeEmergency, routeOutside:
 		t.ways = t.s.waysOut(r.kind == routeEmergency)
 		t.nextTrunk(store.CauseUnreachable)
@@ -195,6 +207,28 @@ func (t *transferring) to(r route) {
 		t.missed(store.CauseForbidden)
 	default:
 		t.missed(store.CauseNotFound)
+	}
+}
+
+// toQueue lets a citizen wait in a queue: a wait of its own, with the priority of
+// the number that was called. That is for callers who have heard the announcement,
+// which is not repeated (S1.4-g); others stay with the phone, as they do if the
+// queue is closed.
+func (t *transferring) toQueue(name string) {
+	in, ok := t.was.(*incoming)
+	q := t.s.queue(name)
+	switch {
+	case !ok || t.stays != t.a:
+		t.missed(store.CauseForbidden)
+	case q == nil:
+		t.missed(store.CauseNotFound)
+	case !t.s.line(q.config()).Open(time.Now()) || t.s.draining.Load():
+		t.missed(store.CauseClosed)
+	default:
+		t.script, in.b = in, nil
+		t.release(t.by, t.ref)
+		in.stand(q)
+		q.passedOn(in, in.proof)
 	}
 }
 
@@ -276,6 +310,8 @@ func (t *transferring) missed(cause store.Cause) {
 func (t *transferring) failedWith(status int, text string, cause store.Cause) {
 	t.ref.finish(status, text, nil)
 	switch {
+	case t.recall && t.fault != "":
+		t.bidFarewell(t.fault)
 	case t.recall:
 		t.bidFarewell(cause)
 	case t.by.state == legUp:
@@ -288,17 +324,19 @@ func (t *transferring) failedWith(status int, text string, cause store.Cause) {
 }
 
 // comeBack finds somebody else for a party that was passed on in vain by a phone
-// that has hung up: the queue that it came from, else that phone.
+// that has hung up, or whose phone was lost: the queue that it came from, else
+// that phone.
 func (t *transferring) comeBack() {
-	if in, ok := t.was.(*incoming); ok && t.rec.Queue != "" && t.stays == t.a {
-		if q := t.s.queue(t.rec.Queue); q != nil {
-			t.script = in
-			in.b, in.queue, in.phase = nil, q, phaseQueued
-			in.rec.BeginStay(q.config().Name, time.Now())
-			in.save()
-			q.comeBack(in, in.proof)
+	if in, ok := t.was.(*incoming); ok && t.stays == t.a {
+		lost := ""
+		if t.fault != "" {
+			lost = t.by.ext
+		}
+		t.script = in
+		if in.comeBack(lost) {
 			return
 		}
+		t.script = t
 	}
 	t.recall = true
 	t.ringExtension(t.by.ext)
@@ -332,8 +370,17 @@ func (t *transferring) done(l *leg, number ordinance.Number) {
 }
 
 func (t *transferring) ringing(l *leg, status int, _ bool) {
-	if t.ring != nil && t.ring.has(l) || l == t.out {
-		t.ref.tell(180, "Ringing", nil)
+	rings := t.ring != nil && t.ring.has(l)
+	if rings {
+		t.ring.heard(l)
+	}
+	if !rings && l != t.out {
+		return
+	}
+	t.ref.tell(180, "Ringing", nil)
+	if !t.toned && t.stays.stream != nil {
+		t.toned = true
+		t.stays.stream.Play(t.s.ringback, true)
 	}
 }
 
@@ -342,18 +389,23 @@ func (t *transferring) answered(l *leg) {
 	case t.over || t.farewell != 0:
 		l.hangUp(487, "Request Terminated")
 	case t.ring != nil && t.ring.has(l):
-		t.ring.won(l)
+		_, t.number = t.ring.won(l)
 		t.ring = nil
-		t.done(l, "")
+		t.reached(l)
 	case l == t.out:
-		if p := t.s.outgoingNotice(); p != nil {
-			t.notice = l.stream.Play(p, false) // S1.4-i
-			return
-		}
-		t.done(l, t.number)
+		t.reached(l)
 	default:
 		l.hangUp(487, "Request Terminated")
 	}
+}
+
+// reached: l has answered, and somebody outside hears the notice first (S1.4-i).
+func (t *transferring) reached(l *leg) {
+	if p := t.s.outgoingNotice(); p != nil && l.trunk != nil {
+		t.out, t.notice = l, l.stream.Play(p, false)
+		return
+	}
+	t.done(l, t.number)
 }
 
 func (t *transferring) failed(l *leg, status, _ int) {

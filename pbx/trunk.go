@@ -28,6 +28,7 @@ const pingTimeout = 8 * time.Second
 // use.
 type trunk struct {
 	cfg    TrunkConfig
+	server trunkServer
 	secret string
 	calls  atomic.Int64
 
@@ -36,10 +37,10 @@ type trunk struct {
 	located time.Time // when they were
 	err     error     // why there are none, or no registration
 
-	registered time.Time      // until when
-	granted    time.Duration  // the time of that registration
-	registrar  netip.AddrPort // where it is
-	regID      string         // its Call-ID and CSeq go on (RFC 3261 §10.2)
+	registered time.Time     // until when
+	granted    time.Duration // the time of that registration
+	registrar  hop           // where it is
+	regID      string        // its Call-ID and CSeq go on (RFC 3261 §10.2)
 	regSeq     uint32
 	regLeast   time.Duration // what the registrar asked for with 423
 }
@@ -60,7 +61,34 @@ type wayOut struct {
 }
 
 func newTrunk(cfg TrunkConfig, secret string) *trunk {
-	return &trunk{cfg: cfg, secret: secret}
+	server, _ := parseServer(cfg.Server) // Validate has seen it
+	return &trunk{cfg: cfg, server: server, secret: secret}
+}
+
+// host names the carrier: whom its certificates must name (RFC 5922 §7), whatever
+// the names of the servers that stand for it.
+func (t *trunk) host() string { return t.server.host }
+
+// domain is the host part of URIs at the server h: the carrier's name, or if it
+// has none, that server's address.
+func (t *trunk) domain(h hop) string {
+	if _, numeric := t.server.addr(); numeric || t.server.host == "" {
+		return h.remote.Addr().String()
+	}
+	return t.server.host
+}
+
+// uri addresses user at the server h.
+func (t *trunk) uri(user string, h hop) sip.Uri {
+	u := sipURI(user, t.domain(h), 0)
+	if u.Host == h.remote.Addr().String() {
+		u.Port = int(h.remote.Port())
+		if h.transport != "UDP" {
+			u.UriParams = sip.NewParams()
+			u.UriParams.Add("transport", sip.ASCIIToLower(h.transport))
+		}
+	}
+	return u
 }
 
 // owns reports whether a request from addr is this trunk's.
@@ -90,7 +118,7 @@ func (t *trunk) hops() (up, down []hop, err error) {
 		switch {
 		case !g.up:
 			down = append(down, g.hop)
-		case g.hop.remote == t.registrar:
+		case g.hop.at(t.registrar):
 			up = append([]hop{g.hop}, up...)
 		default:
 			up = append(up, g.hop)
@@ -107,9 +135,8 @@ func (t *trunk) hops() (up, down []hop, err error) {
 
 // calleeAt presents an outgoing call to one of the trunk's servers.
 func (t *trunk) calleeAt(number ordinance.Number, s *Switch, h hop) callee {
-	host, port := h.remote.Addr().String(), int(h.remote.Port())
 	local := h.local.Addr().String()
-	if a, _, ok := s.end.advertised(); ok {
+	if a, _, ok := s.end.advertised(h.local.Addr()); ok {
 		local = a
 	}
 	user := number.E164()
@@ -118,9 +145,9 @@ func (t *trunk) calleeAt(number ordinance.Number, s *Switch, h hop) callee {
 		from.User = t.cfg.User
 	}
 	c := callee{
-		uri:  sipURI(user, host, port),
+		uri:  t.uri(user, h),
 		hop:  h,
-		to:   sipURI(user, host, 0),
+		to:   sipURI(user, t.domain(h), 0),
 		from: from,
 	}
 	if t.cfg.CallerNumber != "" {
@@ -172,15 +199,15 @@ func (t *trunk) resolve(ctx context.Context, s *Switch) {
 	if fresh {
 		return
 	}
-	addrs, err := locate(ctx, s.resolver, t.cfg.Server)
+	servers, err := locate(ctx, s.resolver, t.cfg.Server, s.speaks)
 	var found []*target
-	for _, a := range addrs {
-		if local, ok := s.listenerFor("UDP", a.Addr()); ok {
-			found = append(found, &target{hop: hop{transport: "UDP", local: local, remote: a}})
+	for _, a := range servers {
+		if local, ok := s.listenerFor(a.transport, a.addr.Addr()); ok {
+			found = append(found, &target{hop: hop{transport: a.transport, local: local, remote: a.addr, name: t.host()}})
 		}
 	}
 	if err == nil && len(found) == 0 {
-		err = fmt.Errorf("no UDP listener for trunk %s", t.cfg.Name)
+		err = fmt.Errorf("no listener for the servers of trunk %s", t.cfg.Name)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -189,17 +216,17 @@ func (t *trunk) resolve(ctx context.Context, s *Switch) {
 		return
 	}
 	for i, g := range found {
-		if old := t.find(g.hop.remote); old != nil {
+		if old := t.find(g.hop); old != nil {
 			found[i] = old
 		}
 	}
 	t.targets, t.located, t.err = found, time.Now(), nil
 }
 
-// find is the target at an address; the mutex is held.
-func (t *trunk) find(remote netip.AddrPort) *target {
+// find is the target at a hop; the mutex is held.
+func (t *trunk) find(at hop) *target {
 	for _, g := range t.targets {
-		if g.hop.remote == remote {
+		if g.hop.at(at) {
 			return g
 		}
 	}
@@ -228,10 +255,10 @@ func (t *trunk) missed(g *target, err error) {
 
 // suspect puts a server behind the others, which has let a call go unanswered,
 // until it gives a sign of life: the next call does not wait for it.
-func (t *trunk) suspect(remote netip.AddrPort) {
+func (t *trunk) suspect(at hop) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if g := t.find(remote); g != nil {
+	if g := t.find(at); g != nil {
 		g.up, g.err = false, errors.New("a call was not answered")
 	}
 }
@@ -251,8 +278,7 @@ func (t *trunk) ping(ctx context.Context, s *Switch) {
 	var asked sync.WaitGroup
 	for _, g := range targets {
 		asked.Go(func() {
-			remote := g.hop.remote
-			s.ping(ctx, g.hop, sipURI("", remote.Addr().String(), int(remote.Port())), func(err error) {
+			s.ping(ctx, g.hop, t.uri("", g.hop), func(err error) {
 				if err != nil {
 					t.missed(g, err)
 				} else {
@@ -265,14 +291,14 @@ func (t *trunk) ping(ctx context.Context, s *Switch) {
 }
 
 // ask sends a request outside of dialogs and waits for its final response.
-func (s *Switch) ask(ctx context.Context, req *sip.Request) (*sip.Response, error) {
+func (s *Switch) ask(ctx context.Context, req *sip.Request, to hop) (*sip.Response, error) {
 	type outcome struct {
 		res *sip.Response
 		err error
 	}
 	ch := make(chan outcome, 1)
 	done := false
-	s.end.transact(req, func(res *sip.Response, err error) {
+	s.end.transact(req, to, func(res *sip.Response, err error) {
 		if done || res != nil && res.StatusCode < 200 {
 			return
 		}
@@ -292,7 +318,7 @@ func (s *Switch) ask(ctx context.Context, req *sip.Request) (*sip.Response, erro
 
 // ping sends OPTIONS and reports whether anything answered (RFC 3261 §11).
 func (s *Switch) ping(ctx context.Context, h hop, target sip.Uri, on func(error)) {
-	local := sipURI(s.cfg.SIP.UserAgent, s.domain(), 0)
+	local := sipURI("", s.domain(), 0)
 	d := dialog{id: dialogID{newCallID(h.local.Addr().String()), newTag()}, local: local, remote: target, target: target, hop: h}
 	req := d.build(sip.OPTIONS, 1)
 	req.AppendHeader(s.end.contact(h, ""))
@@ -300,7 +326,7 @@ func (s *Switch) ping(ctx context.Context, h hop, target sip.Uri, on func(error)
 	s.end.address(req, h)
 	limit, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	_, err := s.ask(limit, req)
+	_, err := s.ask(limit, req, h)
 	if ctx.Err() == nil {
 		on(err)
 	}

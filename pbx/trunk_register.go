@@ -45,7 +45,7 @@ func (t *trunk) register(ctx context.Context, s *Switch) {
 		return
 	}
 	t.err = nil
-	t.registered, t.granted, t.registrar = time.Now().Add(expires), expires, at.hop.remote
+	t.registered, t.granted, t.registrar = time.Now().Add(expires), expires, at.hop
 	s.log.Log(ctx, slog.LevelInfo, "trunk registered", "trunk", t.cfg.Name, "expires", expires)
 }
 
@@ -54,19 +54,18 @@ func (t *trunk) register(ctx context.Context, s *Switch) {
 // §3.3); a time that is too short for the registrar is raised.
 func (s *Switch) registerAt(ctx context.Context, h hop, t *trunk) (time.Duration, error) {
 	want := max(600*time.Second, t.regLeast)
-	host := h.remote.Addr().String()
-	aor := sipURI(t.cfg.User, host, 0)
+	aor := sipURI(t.cfg.User, t.domain(h), 0)
 	tag := newTag()
 	build := func() *sip.Request {
 		t.regSeq++ // the keeper alone registers
-		d := dialog{id: dialogID{t.regID, tag}, local: aor, remote: aor, target: sipURI("", host, int(h.remote.Port())), hop: h}
+		d := dialog{id: dialogID{t.regID, tag}, local: aor, remote: aor, target: t.uri("", h), hop: h}
 		req := d.build(sip.REGISTER, t.regSeq)
 		req.AppendHeader(s.end.contact(h, t.cfg.User))
 		req.AppendHeader(sip.NewHeader("Expires", strconv.Itoa(int(want/time.Second))))
 		s.end.address(req, h)
 		return req
 	}
-	res, err := s.ask(ctx, build())
+	res, err := s.ask(ctx, build(), h)
 	authorized := false
 	for asked := 0; err == nil && !res.IsSuccess() && asked < 4; asked++ {
 		challenged := res.StatusCode == 401 || res.StatusCode == 407
@@ -87,7 +86,7 @@ func (s *Switch) registerAt(ctx context.Context, h hop, t *trunk) (time.Duration
 				return 0, err
 			}
 		}
-		res, err = s.ask(ctx, req)
+		res, err = s.ask(ctx, req, h)
 	}
 	if err != nil {
 		return 0, err

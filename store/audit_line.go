@@ -35,6 +35,13 @@ const (
 	ActionAccessSuspended    Action = "access_suspended"
 	ActionAccessRestored     Action = "access_restored"
 	ActionAuditVerified      Action = "audit_verified"
+	ActionUnitChanged        Action = "unit_changed"
+	ActionUnitRemoved        Action = "unit_removed"
+	ActionClosureAdded       Action = "closure_added"
+	ActionClosureRemoved     Action = "closure_removed"
+	ActionOverrideOpened     Action = "override_opened"
+	ActionOverrideClosed     Action = "override_closed"
+	ActionOverrideCleared    Action = "override_cleared"
 	ActionDeletionBegun      Action = "deletion_begun" // „do usunięcia" (S6-g), of an item and of a day
 	ActionDeleted            Action = "deleted"        // „usunięto": its absence was verified
 	ActionClockConfirmed     Action = "clock_confirmed"
@@ -47,6 +54,7 @@ var actions = []Action{
 	ActionLogin, ActionLogout, ActionSecondFactorSet, ActionPasswordChanged, ActionSessionEnded, ActionPageOpened,
 	ActionAccountAdded, ActionAccountChanged, ActionAccountReset, ActionAccountDisabled, ActionAccountEnabled,
 	ActionDesignated, ActionDesignationRevoked, ActionAccessSuspended, ActionAccessRestored, ActionAuditVerified,
+	ActionUnitChanged, ActionUnitRemoved, ActionClosureAdded, ActionClosureRemoved, ActionOverrideOpened, ActionOverrideClosed, ActionOverrideCleared,
 	ActionDeletionBegun, ActionDeleted, ActionClockConfirmed,
 }
 
@@ -83,11 +91,12 @@ const (
 	ObjectChat        = "chat"
 	ObjectCase        = "case"
 	ObjectUnit        = "unit"
+	ObjectClosure     = "closure"
 	objectRoute       = "route"
 	objectDay         = "day"
 )
 
-var objectKinds = []string{ObjectAccount, ObjectSession, ObjectDesignation, ObjectCall, ObjectChat, ObjectCase, ObjectUnit}
+var objectKinds = []string{ObjectAccount, ObjectSession, ObjectDesignation, ObjectCall, ObjectChat, ObjectCase, ObjectUnit, ObjectClosure}
 
 // ObjectOf is a thing with an id, of one of the kinds above.
 func ObjectOf(kind string, id ID) AuditObject { return AuditObject{kind, id.String()} }

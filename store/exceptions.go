@@ -57,6 +57,20 @@ type Change struct {
 	Text   string
 }
 
+// audit makes the event that the log keeps of it, without its texts: By is the
+// actor if it is an account's id.
+func (ch Change) audit(action Action, object AuditObject, details ...AuditDetail) AuditEvent {
+	e := AuditEvent{Action: action, Object: object, Outcome: Allowed, Details: details}
+	if id, err := ParseID(ch.By); err == nil {
+		e.Actor = id
+	}
+	return e
+}
+
+func span(from, until time.Time) []AuditDetail {
+	return []AuditDetail{DetailTime("from", from), DetailTime("until", until)}
+}
+
 // maxExceptionText bounds reason and account.
 const maxExceptionText = 500
 
@@ -72,7 +86,7 @@ func (s *Store) AddClosure(c Closure) (Change, error) {
 		Text: fmt.Sprintf("zamknięcie: %s, %s", lineName(c.Hours), timeSpan(c.From, c.Until)),
 	}
 	err := s.changeExceptions(func(tx *bbolt.Tx) error {
-		return putJSON(tx.Bucket(bucketClosures), c.ID[:], c)
+		return errors.Join(putJSON(tx.Bucket(bucketClosures), c.ID[:], c), appendAudit(tx, ch.audit(ActionClosureAdded, ObjectOf(ObjectClosure, c.ID), span(c.From, c.Until)...)))
 	})
 	if err != nil {
 		return Change{}, fmt.Errorf("add closure: %w", err)
@@ -96,7 +110,7 @@ func (s *Store) RemoveClosure(id ID, by, reason string) (Change, error) {
 				return err
 			}
 			ch.Text = fmt.Sprintf("usunięcie zamknięcia: %s, %s", lineName(c.Hours), timeSpan(c.From, c.Until))
-			return tx.Bucket(bucketClosures).Delete(id[:])
+			return errors.Join(tx.Bucket(bucketClosures).Delete(id[:]), appendAudit(tx, ch.audit(ActionClosureRemoved, ObjectOf(ObjectClosure, id), span(c.From, c.Until)...)))
 		})
 	}
 	if err != nil {
@@ -121,7 +135,11 @@ func (s *Store) SetOverride(o Override) (Change, error) {
 		Text: fmt.Sprintf("%s: %s, %s", what, lineName(o.Hours), timeSpan(o.From, o.Until)),
 	}
 	err := s.changeExceptions(func(tx *bbolt.Tx) error {
-		return putJSON(tx.Bucket(bucketOverrides), []byte(ch.Object), o)
+		action := ActionOverrideClosed
+		if o.Open {
+			action = ActionOverrideOpened
+		}
+		return errors.Join(putJSON(tx.Bucket(bucketOverrides), []byte(ch.Object), o), appendAudit(tx, ch.audit(action, AuditObject{}, span(o.From, o.Until)...)))
 	})
 	if err != nil {
 		return Change{}, fmt.Errorf("set override of hours %q: %w", o.Hours, err)
@@ -142,7 +160,7 @@ func (s *Store) ClearOverride(hours, by, reason string) (Change, error) {
 			if tx.Bucket(bucketOverrides).Get([]byte(ch.Object)) == nil {
 				return ErrNotFound
 			}
-			return tx.Bucket(bucketOverrides).Delete([]byte(ch.Object))
+			return errors.Join(tx.Bucket(bucketOverrides).Delete([]byte(ch.Object)), appendAudit(tx, ch.audit(ActionOverrideCleared, AuditObject{})))
 		})
 	}
 	if err != nil {

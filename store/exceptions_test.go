@@ -145,7 +145,7 @@ func TestUnits(t *testing.T) {
 		return u
 	}
 	b := put(Unit{Name: "Wydział Spraw Obywatelskich", Active: true})
-	a := put(Unit{Name: " Biuro Obsługi Interesantów ", Active: true})
+	a := put(Unit{Name: " Biuro Architekta Miasta ", Active: true})
 	for _, wrong := range []Unit{{Name: ""}, {Name: "biuro obsługi interesantów", Active: true}, {ID: NewID(), Name: "Nowy"}, {Name: strings.Repeat("x", 201)}} {
 		if _, _, err := s.PutUnit(wrong, "anna", "x"); err == nil {
 			t.Errorf("%+v is taken", wrong)
@@ -165,7 +165,7 @@ func TestUnits(t *testing.T) {
 	}
 	defer s.Close()
 	units, err := s.Units()
-	if err != nil || len(units) != 3 || units[0] != a || units[0].Name != "Biuro Obsługi Interesantów" {
+	if err != nil || len(units) != 3+len(foundingUnits) || units[0] != a || units[0].Name != "Biuro Architekta Miasta" {
 		t.Errorf("units %+v, %v", units, err)
 	}
 	if u, err := s.Unit(b.ID); err != nil || u != b {
@@ -173,6 +173,21 @@ func TestUnits(t *testing.T) {
 	}
 	if _, err := s.RemoveUnit(c.ID, "anna", "pomyłka"); err != nil {
 		t.Error(err)
+	}
+	for _, u := range foundingUnits {
+		if _, err := s.RemoveUnit(u.ID, "anna", "pomyłka"); err == nil {
+			t.Errorf("%s, which the ordinance names, can be removed", u.Name)
+		}
+	}
+	for action, want := range map[Action]int{ActionUnitChanged: 4, ActionUnitRemoved: 1} {
+		n := 0
+		for _, err := range s.AuditLog(AuditFilter{Action: action}) {
+			must(t, err)
+			n++
+		}
+		if n != want {
+			t.Errorf("%d entries %s in the audit log, want %d", n, action, want)
+		}
 	}
 	if _, err := s.Unit(c.ID); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a removed unit: %v", err)

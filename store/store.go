@@ -56,6 +56,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,6 +131,9 @@ type Store struct {
 	usage     DiskUsage
 	measured  time.Time
 
+	sightings sightings // of sessions
+	passwords hasher
+
 	clockFacts clockFacts
 	confirmed  chan struct{} // an administrator confirmed the clock: Run sweeps again
 
@@ -172,7 +176,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	if err := s.openRoot(); err != nil {
 		return nil, fmt.Errorf("open vault %s: %w", cfg.Dir, err)
 	}
-	if s.central, err = openLedger(s.root, centralFile, centralBuckets, s.files.committed); err != nil {
+	if s.central, err = openLedger(s.root, centralFile, slices.Concat(centralBuckets, staffBuckets), s.files.committed); err != nil {
 		if errors.Is(err, berrors.ErrTimeout) {
 			err = ErrInUse
 		}
@@ -193,6 +197,9 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	if err := s.markStart(time.Now()); err != nil {
 		return nil, fmt.Errorf("mark start in %s: %w", cfg.Dir, err)
+	}
+	if err := s.foundUnits(); err != nil {
+		return nil, fmt.Errorf("make the ordinance's units in %s: %w", cfg.Dir, err)
 	}
 	s.recoverDays()
 	return s, nil

@@ -47,14 +47,14 @@ func (s *Store) PutUnit(u Unit, by, reason string) (Unit, Change, error) {
 			if u.Active && slices.ContainsFunc(units, func(o Unit) bool {
 				return o.ID != u.ID && o.Active && strings.EqualFold(o.Name, u.Name)
 			}) {
-				return fmt.Errorf("another unit is called %q", u.Name)
+				return Fault{"name", "taken"}
 			}
 			state := map[bool]string{true: "czynna", false: "nieczynna"}
 			ch.Text = fmt.Sprintf("jednostka „%s” (%s)", u.Name, state[u.Active])
 			if at >= 0 {
 				ch.Text += fmt.Sprintf(", przedtem „%s” (%s)", units[at].Name, state[units[at].Active])
 			}
-			return putJSON(tx.Bucket(bucketUnits), u.ID[:], u)
+			return errors.Join(putJSON(tx.Bucket(bucketUnits), u.ID[:], u), appendAudit(tx, ch.audit(ActionUnitChanged, ObjectOf(ObjectUnit, u.ID))))
 		})
 	}
 	if err != nil {
@@ -105,8 +105,11 @@ func (s *Store) RemoveUnit(id ID, by, reason string) (Change, error) {
 			if err := getJSON(text, &u); err != nil {
 				return err
 			}
+			if slices.ContainsFunc(foundingUnits, func(o Unit) bool { return o.ID == id }) {
+				return Fault{"unit", "named_by_the_ordinance"}
+			}
 			ch.Text = fmt.Sprintf("usunięcie jednostki „%s”", u.Name)
-			return tx.Bucket(bucketUnits).Delete(id[:])
+			return errors.Join(tx.Bucket(bucketUnits).Delete(id[:]), appendAudit(tx, ch.audit(ActionUnitRemoved, ObjectOf(ObjectUnit, id))))
 		})
 	}
 	if err != nil {

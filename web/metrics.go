@@ -37,6 +37,8 @@ var (
 	descLate       = desc("media_lateness_seconds", "How late packets leave that are due by the clock, over the last seconds.", "of")
 	descMOS        = desc("leg_mos", "Estimated quality of the voice of legs that ended (ITU-T G.107), heard from the party or told by its reports.", "side")
 	descGuard      = desc("guard_total", "Datagrams since the start, by what became of them.", "what")
+	descExpiry     = desc("certificate_expiry_time_seconds", "When the certificate for SIP over TLS ends, Unix time.")
+	descConns      = desc("sip_connections", "SIP connections, by transport.", "transport")
 	descPanics     = desc("panics_total", "Calls ended by an internal error.")
 )
 
@@ -123,6 +125,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for what, n := range s.Guard {
 		count(descGuard, float64(n), what)
+	}
+	if !s.Certificate.IsZero() {
+		gauge(descExpiry, float64(s.Certificate.Unix()))
+	}
+	for transport, n := range s.Connections {
+		gauge(descConns, float64(n), transport)
 	}
 	count(descPanics, float64(s.Panics))
 }

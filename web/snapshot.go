@@ -23,6 +23,10 @@ type Snapshot struct {
 	// Began and Ended count calls since the start, by direction and by cause.
 	Began map[string]int64 `json:"calls_began"`
 	Ended map[string]int64 `json:"calls_ended"`
+	// Certificate is when our certificate for SIP over TLS ends; zero: there is none.
+	Certificate time.Time `json:"certificate_until,omitzero"`
+	// Connections counts SIP's by transport.
+	Connections map[string]int `json:"connections"`
 	// Guard counts datagrams by what became of them.
 	Guard  map[string]uint64 `json:"guard"`
 	Panics int64             `json:"panics"`

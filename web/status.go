@@ -17,7 +17,7 @@ import (
 	"centralka/ordinance"
 )
 
-//go:embed static templates
+//go:embed static templates words
 var embedded embed.FS
 
 // StatusConfig configures the status endpoint.
@@ -191,7 +191,7 @@ var statusFuncs = template.FuncMap{
 	"faza":        polish(map[string]string{"setup": "zestawianie", "announcement": "komunikat", "queue": "kolejka", "ringing": "dzwoni u pracownika", "talking": "rozmowa", "closing message": "komunikat końcowy", "ending": "kończy się"}),
 	"kierunek":    polish(map[string]string{"incoming": "przychodzące", "outgoing": "wychodzące", "internal": "wewnętrzne"}),
 	"agent":       polish(map[string]string{"away": "nieobecny", "ready": "gotowy", "offered": "dzwoni", "talking": "rozmawia", "wrap-up": "po rozmowie"}),
-	"powod":       polish(map[string]string{"unregistered": "telefon niezarejestrowany", "unanswered": "nie odbierał połączeń", "new": "nie zalogował się", "said": "na własne życzenie", "break": "przerwa", "meeting": "spotkanie", "training": "szkolenie", "pause": "pauza"}),
+	"powod":       polish(map[string]string{"unregistered": "telefon niezarejestrowany", "quiet": "nie przeszkadzać", "unanswered": "nie odbierał połączeń", "new": "nie zalogował się", "said": "na własne życzenie", "break": "przerwa", "meeting": "spotkanie", "training": "szkolenie", "pause": "pauza"}),
 	"wynik":       polish(map[string]string{"ok": "kompletne", "degraded": "niepełne", "failed": "brak nagrania – awaria", "none": "nienagrywane"}),
 	"przyczyna": polish(map[string]string{
 		"caller_hung_up": "rozłączył się dzwoniący", "called_hung_up": "rozłączył się odbierający",

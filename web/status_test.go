@@ -61,6 +61,9 @@ func TestStatusPage(t *testing.T) {
 		}
 	}
 	wellFormed(t, body)
+	if strings.Contains(body, "Certyfikat SIP") {
+		t.Error("the page names a certificate that there is not")
+	}
 	if strings.Contains(body, "<script") || strings.Contains(body, "style=") || strings.Contains(body, "http://") || strings.Contains(body, "https://") {
 		t.Error("the page has a script, an inline style or a foreign address")
 	}
@@ -68,6 +71,14 @@ func TestStatusPage(t *testing.T) {
 	calm.Alarms, calm.Calls, calm.Ended = nil, nil, nil
 	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, "Brak alarmów") || !strings.Contains(body, "Nie ma połączeń") {
 		t.Error("a calm switch does not say so")
+	}
+	calm.Certificate = calm.At.Add(90 * 24 * time.Hour)
+	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, "Certyfikat SIP ważny do</dt><dd>21.02.2027, 10:15:00</dd>") {
+		t.Error("the page does not say when the certificate ends")
+	}
+	calm.Certificate = calm.At
+	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, `<span class="zle">wygasł 23.11.2026, 10:15:00</span>`) {
+		t.Error("the page does not say that the certificate has ended")
 	}
 	calm.NotReady = []string{"brak pliku komunikatu x.wav", "draining", "not running", "listener down: udp://192.0.2.10:5060", "not recording: no space"}
 	if _, body := get(t, handler(calm), "GET", "/stan"); !strings.Contains(body, "nie przyjmuje połączeń") || !strings.Contains(body, "brak pliku komunikatu") ||

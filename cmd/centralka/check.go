@@ -66,10 +66,15 @@ func checkFiles(path string, cfg Config) error {
 		if q.PeriodicFile != "" {
 			bad(fmt.Sprintf("queue[%d].periodic_file", i), pbx.CheckPeriodic(q.PeriodicFile))
 		}
+		if q.Whisper != "" {
+			_, err := pbx.ReadWhisper(q.Whisper)
+			bad(fmt.Sprintf("queue[%d].whisper", i), err)
+		}
 	}
 	for _, c := range []struct{ key, certificate, private string }{
 		{"sip.certificate", cfg.SIP.Certificate, cfg.SIP.Key},
 		{"web.certificate", cfg.Web.Certificate, cfg.Web.Key},
+		{"web.public_certificate", cfg.Web.PublicCertificate, cfg.Web.PublicKey},
 	} {
 		if c.certificate != "" {
 			_, err := tls.LoadX509KeyPair(c.certificate, c.private)

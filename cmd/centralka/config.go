@@ -68,19 +68,23 @@ type VaultConfig struct {
 
 // WebConfig is [web].
 type WebConfig struct {
-	// Residents: chat, form, declarations. "" is off. Nothing listens there before
-	// those pages are built, which come with a later version.
+	// Residents: chat, form, declarations. "" is off. Without a certificate of its own
+	// it speaks plain HTTP, for a reverse proxy in front of it.
 	Public string `toml:"public"`
-	// Staff: the console. "" is off. Nothing listens there before the console is
-	// built, which comes with a later version.
+	// Staff: the console. "" is off. Neither door serves the other's pages, so that
+	// they can be in different networks.
 	Staff string `toml:"staff"`
 	// Administrators: status page, metrics, health; without password, so keep it
 	// on loopback or an administrators' network.
 	Status string `toml:"status"`
 	// Certificate chain of the console, a PEM file; needed unless staff is loopback.
 	Certificate string `toml:"certificate"`
-	// Private key of the console, a PEM file.
+	// Private key of the console, a PEM file. Files that change are read anew.
 	Key string `toml:"key"`
+	// Certificate chain of the residents' pages, a PEM file.
+	PublicCertificate string `toml:"public_certificate"`
+	// Private key of the residents' pages, a PEM file.
+	PublicKey string `toml:"public_key"`
 }
 
 // SecretsConfig is [secrets].
@@ -235,7 +239,7 @@ func loadConfig(path string) (Config, []fault, error) {
 // resolve makes paths absolute: relative ones begin at the file's folder.
 func (c *Config) resolve(dir string) {
 	paths := []*string{&c.Vault.Dir, &c.Vault.MasterKey, &c.SIP.Certificate, &c.SIP.Key, &c.Announcement.File, &c.Announcement.Outgoing,
-		&c.Web.Certificate, &c.Web.Key, &c.Secrets.File}
+		&c.Web.Certificate, &c.Web.Key, &c.Web.PublicCertificate, &c.Web.PublicKey, &c.Secrets.File}
 	for i := range c.Numbers {
 		paths = append(paths, &c.Numbers[i].Announcement)
 	}
@@ -298,6 +302,9 @@ func (c *Config) validate(bad, warn func(key, format string, args ...any)) {
 	}
 	if (c.Web.Certificate == "") != (c.Web.Key == "") {
 		bad("web.certificate", "web.certificate and web.key are given together or not at all")
+	}
+	if (c.Web.PublicCertificate == "") != (c.Web.PublicKey == "") {
+		bad("web.public_certificate", "web.public_certificate and web.public_key are given together or not at all")
 	}
 	seen := map[string]string{}
 	for _, l := range []struct{ key, addr string }{{"web.public", c.Web.Public}, {"web.staff", c.Web.Staff}, {"web.status", c.Web.Status}} {

@@ -69,6 +69,7 @@ func listenControl(dir string, s *store.Store, log *slog.Logger) (*control, erro
 	mux.HandleFunc("GET /backup/keys", c.counted(c.serveBackupKeys))
 	mux.HandleFunc("POST /retention/confirm", c.counted(c.serveConfirm))
 	mux.HandleFunc("POST /verify", c.counted(c.serveVerify))
+	mux.HandleFunc("POST /user", c.counted(c.serveUser))
 	c.srv = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -169,4 +170,21 @@ func (c *control) serveVerify(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	send(checkStep{Report: &report})
+}
+
+func (c *control) serveUser(w http.ResponseWriter, r *http.Request) {
+	var o userOrder
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&o); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	a, err := obey(c.store, o)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(a); err != nil {
+		c.log.Warn("control socket: answer cut off", "err", err)
+	}
 }

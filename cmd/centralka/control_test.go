@@ -124,11 +124,15 @@ func TestVerifyReportsWhatIsWrong(t *testing.T) {
 	if err != nil || damaged == "" {
 		t.Fatalf("no recording found: %v", err)
 	}
-	f, err := os.OpenFile(damaged, os.O_WRONLY, 0)
+	f, err := os.OpenFile(damaged, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteAt([]byte{1}, 1000); err != nil {
+	was := make([]byte, 1)
+	if _, err := f.ReadAt(was, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{was[0] ^ 1}, 1000); err != nil { // a fixed byte would be the sealed one now and then
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {

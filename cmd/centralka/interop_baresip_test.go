@@ -56,7 +56,8 @@ type phoneSetup struct {
 	server   string // ADDRESS:PORT of the switch
 	control  string // ADDRESS:PORT for the test's orders
 	tone     int
-	manual   bool // it rings until told to answer
+	manual   bool   // it rings until told to answer
+	mediaenc string // "srtp-mand": it signals by TLS and speaks SRTP only
 }
 
 // startPhone runs baresip until it takes orders.
@@ -67,7 +68,7 @@ func startPhone(t *testing.T, s phoneSetup) *phone {
 	writeTone(t, filepath.Join(p.dir, "tone.wav"), s.tone, 60*time.Second)
 	fill := map[string]any{
 		"Addr": p.addr, "Control": s.control, "Dir": p.dir, "Ext": s.ext, "Password": s.password,
-		"Server": s.server, "Register": s.password != "", "Manual": s.manual,
+		"Server": s.server, "Register": s.password != "", "Manual": s.manual, "MediaEnc": s.mediaenc,
 	}
 	for _, name := range []string{"config", "accounts"} {
 		tmpl, err := template.ParseFiles(filepath.Join(baresipTemplates, "baresip."+name))
@@ -254,6 +255,9 @@ func (r *rig) register(s phoneSetup) *phone {
 	for i, e := range r.extensions {
 		if e.number == s.ext {
 			s.name, s.password, s.server, s.control = "phone-"+s.ext, e.password, r.sip(), fmt.Sprintf("%s:4444", r.addr(20+i))
+			if s.mediaenc != "" {
+				s.server = r.sips()
+			}
 			p := startPhone(r.t, s)
 			// It may have registered before it could tell.
 			eventually(r.t, 5*time.Second, s.name+" is registered", func() bool {

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 }
 
 func interopMain(m *testing.M) int {
-	for tool, pkg := range map[string]string{"sipp": "sip-tester", "baresip": "baresip-core", "sox": "sox"} {
+	for tool, pkg := range map[string]string{"sipp": "sip-tester", "baresip": "baresip-core", "linphonec": "linphone-cli", "sox": "sox"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			fmt.Fprintf(os.Stderr, "the interoperability tests need %s (Debian package %s): %v\n", tool, pkg, err)
 			return 1
@@ -82,6 +82,12 @@ type process struct {
 // artifacts, whose tail is shown if the test fails.
 func start(t *testing.T, name, dir string, argv ...string) *process {
 	t.Helper()
+	return startFed(t, name, dir, nil, argv...)
+}
+
+// startFed is start of a program that reads its orders from stdin.
+func startFed(t *testing.T, name, dir string, stdin *os.File, argv ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: name, logPath: filepath.Join(t.ArtifactDir(), name+".log"), done: make(chan struct{})}
 	out, err := os.OpenFile(p.logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -89,7 +95,10 @@ func start(t *testing.T, name, dir string, argv ...string) *process {
 	}
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
-	p.cmd.Env = append(os.Environ(), "LC_ALL=C", "TERM=dumb")
+	if stdin != nil { // a nil file would be no nil reader
+		p.cmd.Stdin = stdin
+	}
+	p.cmd.Env = append(os.Environ(), "LC_ALL=C", "TERM=dumb", "HOME="+dir)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
@@ -200,6 +209,7 @@ type rig struct {
 	secrets     string // further secrets of trunks
 	// optionsInterval is how often trunks and phones are asked; 0: never.
 	optionsInterval string
+	srtp            string // of the extensions; the switch takes TLS too if it is set
 }
 
 // extension is a phone account of the rig.
@@ -229,6 +239,9 @@ func (r *rig) addr(host int) string { return fmt.Sprint(r.net, host) }
 // sip is where the switch listens.
 func (r *rig) sip() string { return r.addr(1) + ":5060" }
 
+// sips is where it takes TLS.
+func (r *rig) sips() string { return r.addr(1) + ":5061" }
+
 func (r *rig) vault() string     { return filepath.Join(r.dir, "vault") }
 func (r *rig) masterKey() string { return filepath.Join(r.dir, "master.key") }
 
@@ -248,7 +261,15 @@ func (r *rig) configure() string {
 	fmt.Fprintf(&secrets, "[trunk]\noperator = %q\n%s", trunkSecret, r.secrets)
 
 	fmt.Fprintf(&c, "[vault]\ndir = %q\nmaster_key = %q\n", r.vault(), r.masterKey())
-	fmt.Fprintf(&c, "[sip]\nlisten = [%q, %q]\noptions_interval = %q\n", "udp://"+r.sip(), "tcp://"+r.sip(), r.optionsInterval)
+	listen := []string{"udp://" + r.sip(), "tcp://" + r.sip()}
+	if r.srtp != "" {
+		listen = append(listen, "tls://"+r.sips())
+	}
+	fmt.Fprintf(&c, "[sip]\nlisten = [%s]\noptions_interval = %q\n", quoted(listen), r.optionsInterval)
+	if r.srtp != "" {
+		cert, key := writeCertificate(r.t, r.dir, r.addr(1))
+		fmt.Fprintf(&c, "certificate = %q\nkey = %q\n", cert, key)
+	}
 	fmt.Fprintf(&c, "[rtp]\nports = \"20000-20199\"\n")
 	fmt.Fprintf(&c, "[[trunk]]\nname = \"operator\"\nserver = %q\nfrom = [%s]\nuser = \"szczecin\"\ncaller_number = %q\n",
 		r.addr(2)+":5080", quoted(r.carriers), officeNumber)
@@ -269,6 +290,9 @@ func (r *rig) configure() string {
 	fmt.Fprintf(&c, "[[queue]]\nname = \"cim\"\nmembers = [%s]\nring_timeout = %q\n", strings.Join(agents, ", "), r.ringTimeout)
 	for _, e := range r.extensions {
 		fmt.Fprintf(&c, "[[extension]]\nnumber = %q\nagent = %v\ndigest = \"md5\"\n", e.number, e.agent)
+		if r.srtp != "" {
+			fmt.Fprintf(&c, "srtp = %q\n", r.srtp)
+		}
 	}
 	fmt.Fprintf(&c, "[web]\npublic = %q\nstaff = %q\nstatus = %q\n", r.addr(1)+":8080", r.addr(1)+":8081", r.addr(1)+":8082")
 	fmt.Fprintf(&c, "[secrets]\nfile = %q\n", filepath.Join(r.dir, "secrets.toml"))

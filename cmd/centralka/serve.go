@@ -18,7 +18,7 @@ func runServe(args []string, stdout, stderr io.Writer) int {
 	if code, ok := parseFlags(fs, args, stderr); !ok {
 		return code
 	}
-	cfg, err := LoadConfig(*path)
+	cfg, doubts, err := loadConfig(*path)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
@@ -30,6 +30,7 @@ func runServe(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 
+	sys.note(cfg, doubts)
 	stop, stopNow := context.WithCancel(context.Background())
 	defer stopNow()
 	hurry, hurryNow := context.WithCancel(context.Background())
@@ -67,7 +68,7 @@ func runServe(args []string, stdout, stderr io.Writer) int {
 
 // reload takes over a changed configuration; a wrong one changes nothing.
 func (s *system) reload(path string) {
-	cfg, err := LoadConfig(path)
+	cfg, doubts, err := loadConfig(path)
 	if err != nil {
 		s.log.Error("configuration not reloaded", "err", err)
 		return
@@ -83,5 +84,6 @@ func (s *system) reload(path string) {
 	if cfg.Web != s.cfg.Web {
 		restart = append(restart, "web")
 	}
+	s.note(cfg, doubts)
 	s.log.Info("configuration reloaded", "needs_restart", restart)
 }

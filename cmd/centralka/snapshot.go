@@ -13,6 +13,9 @@ import (
 	"centralka/web"
 )
 
+// certificateNotice is how long before its end a certificate is an alarm.
+const certificateNotice = 14 * 24 * time.Hour
+
 // Bounds below which the vault's room is an alarm.
 const (
 	lowDaysLeft  = 14
@@ -112,6 +115,7 @@ func (s *system) snapshot() web.Snapshot {
 			Late: sw.Lateness.Mean, LateMax: sw.Lateness.Max, Heard: mosOf(sw.Heard), Told: mosOf(sw.Told),
 		},
 	}
+	out.Certificate, out.Connections = sw.Certificate.Until, sw.Streams
 	for d, n := range sw.Began {
 		out.Began[string(d)] = n
 	}
@@ -174,6 +178,11 @@ func alarms(s web.Snapshot, sw pbx.Status, recorder bool, slow *slowFacts) []web
 	for _, r := range sw.NotReady {
 		listener, down := strings.CutPrefix(r, "listener down: ")
 		raise(down, "listener-down", "Gniazdo SIP nie działa: %s", listener)
+	}
+	raise(sw.Certificate.Err != "", "certificate", "Nowego certyfikatu SIP nie można użyć: %s", sw.Certificate.Err)
+	if until := sw.Certificate.Until; !until.IsZero() {
+		raise(!until.After(s.At), "certificate", "Certyfikat SIP wygasł")
+		raise(until.After(s.At) && until.Sub(s.At) < certificateNotice, "certificate", "Certyfikat SIP wygasa za %d dni", int(until.Sub(s.At).Hours()/24))
 	}
 	raise(recorder, "recorder-failing", "Nagrywanie zawodzi: %s", s.Recorder.Err)
 	if recorder {

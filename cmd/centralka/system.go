@@ -35,6 +35,9 @@ type system struct {
 	sw       *pbx.Switch
 	status   *http.Server
 	statusLn net.Listener
+	doors    []*door
+	running  atomic.Pointer[runningConfig]
+	panics   atomic.Int64 // web requests that an internal error ended
 	control  *control
 	began    time.Time
 	slow     atomic.Pointer[slowFacts]
@@ -67,6 +70,9 @@ func newSystem(cfg Config, log *slog.Logger) (_ *system, err error) {
 		Handler:           web.NewStatus(web.StatusConfig{Snapshot: s.snapshot, Version: version()}),
 		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
+	if err := s.openDoors(); err != nil {
+		return nil, err
+	}
 	if s.control, err = listenControl(cfg.Vault.Dir, s.store, log); err != nil {
 		return nil, err
 	}
@@ -91,18 +97,21 @@ func newEngine(cfg Config, log *slog.Logger) (media.Engine, error) {
 }
 
 // mediaBind is the address that RTP sockets are bound to: the listeners' one
-// address, or any if they have several.
+// address, or any if they have several; with both families a socket serves both.
 func mediaBind(listeners []pbx.Listener) netip.Addr {
 	addr := listeners[0].Addr.Addr()
+	bind := addr
 	for _, l := range listeners {
-		if l.Addr.Addr() != addr {
-			if addr.Is6() {
-				return netip.IPv6Unspecified()
-			}
-			return netip.IPv4Unspecified()
+		switch a := l.Addr.Addr(); {
+		case a.Is4() != addr.Is4():
+			return netip.IPv6Unspecified()
+		case a != addr && a.Is4():
+			bind = netip.IPv4Unspecified()
+		case a != addr:
+			bind = netip.IPv6Unspecified()
 		}
 	}
-	return addr
+	return bind
 }
 
 // run serves until stop is done, then drains: new calls are refused and calls
@@ -120,7 +129,7 @@ func (s *system) run(stop, hurry context.Context) error {
 	defer stopSwitch()
 
 	var engine, rec, vault, pages sync.WaitGroup
-	fail := make(chan error, 6)
+	fail := make(chan error, 8)
 	start := func(wg *sync.WaitGroup, what string, f func() error) {
 		wg.Go(func() {
 			if err := f(); err != nil {
@@ -138,6 +147,9 @@ func (s *system) run(stop, hurry context.Context) error {
 		return nil
 	})
 	start(&pages, "control socket", s.control.serve)
+	for _, d := range s.doors {
+		start(&pages, d.name+" pages", d.serve)
+	}
 	unwatch := make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watch(unwatch) })
@@ -180,6 +192,10 @@ func (s *system) close() error {
 		errs = append(errs, s.control.close())
 		s.control = nil
 	}
+	for _, d := range s.doors {
+		errs = append(errs, d.close())
+	}
+	s.doors = nil
 	if s.status != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

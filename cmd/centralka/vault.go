@@ -64,6 +64,7 @@ type archive interface {
 	// confirm lets a sweep that is held for its clock go on.
 	confirm(ctx context.Context, by, reason string) (store.Confirmation, error)
 	check(ctx context.Context, known []store.AuditHead, progress func(done, total int)) (checkReport, error)
+	user(ctx context.Context, o userOrder) (userAnswer, error)
 	backupSource
 	close() error
 }
@@ -118,7 +119,16 @@ func newRemoteVault(socket string) remoteVault {
 
 // ask makes a request; the caller closes the answer's body.
 func (v remoteVault) ask(ctx context.Context, method, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://centralka"+path, nil)
+	return v.request(ctx, method, path, nil)
+}
+
+// tell posts something; the caller closes the answer's body.
+func (v remoteVault) tell(ctx context.Context, path string, what io.Reader) (io.ReadCloser, error) {
+	return v.request(ctx, http.MethodPost, path, what)
+}
+
+func (v remoteVault) request(ctx context.Context, method, path string, content io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://centralka"+path, content)
 	if err != nil {
 		return nil, err
 	}

@@ -150,7 +150,7 @@ func (p *Peer) Call(o CallOptions) (*Call, error) {
 	}
 	c.outgoing = true
 	c.localTag = m.FromTag()
-	c.local = fmt.Sprintf("<sip:%s@%v>", from, p.addr.Addr())
+	c.local = fmt.Sprintf("<sip:%s@%v>", from, p.host())
 	if o.Anonymous {
 		c.local = `"Anonymous" <sip:anonymous@anonymous.invalid>`
 	}
@@ -159,7 +159,7 @@ func (p *Peer) Call(o CallOptions) (*Call, error) {
 	m.Set("From", c.local+";tag="+c.localTag)
 	m.Add("Allow", allowed)
 	if o.PAI != "" {
-		m.Add("P-Asserted-Identity", fmt.Sprintf("<sip:%s@%v>", o.PAI, p.addr.Addr()))
+		m.Add("P-Asserted-Identity", fmt.Sprintf("<sip:%s@%v>", o.PAI, p.host()))
 	}
 	if o.Privacy != "" {
 		m.Add("Privacy", o.Privacy)

@@ -40,7 +40,7 @@ func (p *Peer) checkMessage(m *Message, raw []byte) bool {
 	if len(m.Body) > 0 && m.Get("Content-Type") == "" {
 		p.violate("%s has a body without Content-Type", m)
 	}
-	if len(raw) > 1300 && m.Status == 0 {
+	if len(raw) > 1300 && m.Status == 0 && !p.reliable() && !p.cfg.Large {
 		p.violate("%s of %d bytes over UDP (RFC 3261 §18.1.1)", m, len(raw))
 	}
 	if m.Status != 0 {
@@ -193,7 +193,7 @@ func (c *Call) checkSDP(s *SDP, body string) {
 	case body != c.remoteBody && s.Version != old.Version+1 && !(c.refused && s.Version > old.Version):
 		c.peer.violate("SDP changed but its version went from %d to %d", old.Version, s.Version)
 	}
-	if !s.Audio.Addr().Is4() || s.Audio.Addr().IsUnspecified() && c.remote == nil {
+	if s.Audio.Addr().Is4() != c.peer.addr.Addr().Is4() || s.Audio.Addr().IsUnspecified() && c.remote == nil {
 		c.peer.violate("SDP offers audio at %v", s.Audio)
 	}
 	if s.Audio.Port() != 0 && len(s.Codecs) == 0 {

@@ -17,18 +17,18 @@ import (
 // errInUse and errAddr are what a bind can fail with; nobody branches on them.
 var (
 	errInUse = errors.New("address already in use")
-	errAddr  = errors.New("not a specified IPv4 address")
+	errAddr  = errors.New("not a specified address")
 )
 
 // queueBytes is how much may wait unread in a socket, as in a kernel's receive
 // buffer; what comes on top is dropped.
 const queueBytes = 1 << 20
 
-// Net is an IPv4 datagram network in memory. It has no goroutines: a datagram
-// lies in the receiver's queue with the time at which it may be read, and a
-// reader waits on channels and timers only, so a Net works inside a
-// testing/synctest bubble (make it inside the bubble) and costs nothing while
-// idle.
+// Net is a network of IPv4 and IPv6 in memory, with no way from one to the
+// other. It has no goroutines: a datagram lies in the receiver's queue with the
+// time at which it may be read, and a reader waits on channels and timers only,
+// so a Net works inside a testing/synctest bubble (make it inside the bubble) and
+// costs nothing while idle.
 //
 // Loss and delay are drawn from one generator per flow (source and destination
 // address and port), seeded from the Net's seed: the same packets on a flow
@@ -39,12 +39,17 @@ type Net struct {
 
 	mu    sync.Mutex
 	conns map[netip.AddrPort]*PacketConn
-	flows map[[2]netip.AddrPort]*flow
-	rules []rule
-	drop  func(src, dst netip.AddrPort, payload []byte) bool
-	tap   func(Packet)
-	seq   uint64
-	ports map[netip.Addr]uint16 // the next one to pick, by address
+	// Of TCP: who listens, what is open, where connections hang, the last port.
+	listeners map[netip.AddrPort]*streamListener
+	streams   []*StreamConn
+	holes     map[netip.AddrPort]bool
+	port      uint16
+	flows     map[[2]netip.AddrPort]*flow
+	rules     []rule
+	drop      func(src, dst netip.AddrPort, payload []byte) bool
+	tap       func(Packet)
+	seq       uint64
+	ports     map[netip.Addr]uint16 // the next one to pick, by address
 }
 
 // Impairment is what a path does to datagrams. The zero value is a perfect
@@ -131,11 +136,11 @@ func (n *Net) OnPacket(tap func(Packet)) {
 	n.tap = tap
 }
 
-// ListenPacket opens a socket on addr, which must name an IPv4 address; port 0
-// picks a free one from 49152, in turn, as one that was closed a moment ago may
-// still be sent to.
+// ListenPacket opens a socket on addr, which must name an address; port 0 picks
+// a free one from 49152, in turn, as one that was closed a moment ago may still
+// be sent to.
 func (n *Net) ListenPacket(addr netip.AddrPort) (*PacketConn, error) {
-	if !addr.Addr().Is4() || addr.Addr().IsUnspecified() {
+	if !addr.IsValid() || addr.Addr().IsUnspecified() || addr.Addr().Is4In6() {
 		return nil, fmt.Errorf("listen on %v: %w", addr, errAddr)
 	}
 	n.mu.Lock()
@@ -159,6 +164,23 @@ func (n *Net) ListenPacket(addr netip.AddrPort) (*PacketConn, error) {
 	}
 	c := &PacketConn{net: n, addr: addr, poke: make(chan struct{}, 1)}
 	n.conns[addr] = c
+	return c, nil
+}
+
+// ListenBoth opens one socket on a port of an IPv4 and an IPv6 address, as one on
+// any address is for a host that has both. It sends from that of the receiver's
+// family.
+func (n *Net) ListenBoth(v4, v6 netip.Addr, port uint16) (*PacketConn, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := &PacketConn{net: n, addr: netip.AddrPortFrom(v4, port), also: netip.AddrPortFrom(v6, port), poke: make(chan struct{}, 1)}
+	if !v4.Is4() || !v6.Is6() || port == 0 {
+		return nil, fmt.Errorf("listen on %v and %v: %w", c.addr, c.also, errAddr)
+	}
+	if n.conns[c.addr] != nil || n.conns[c.also] != nil {
+		return nil, fmt.Errorf("listen on %v and %v: %w", c.addr, c.also, errInUse)
+	}
+	n.conns[c.addr], n.conns[c.also] = c, c
 	return c, nil
 }
 
@@ -186,7 +208,7 @@ func (n *Net) Bound(addr netip.Addr) []netip.AddrPort {
 }
 
 // send carries one datagram. A destination where nobody listens swallows it,
-// as the Internet does.
+// as the Internet does, and so does one of another family.
 func (n *Net) send(src, dst netip.AddrPort, b []byte) {
 	now := time.Now()
 	n.mu.Lock()
@@ -197,7 +219,7 @@ func (n *Net) send(src, dst netip.AddrPort, b []byte) {
 		n.tap(Packet{At: now, From: src, To: dst, Payload: slices.Clone(payload), Dropped: lost})
 	}
 	to := n.conns[dst]
-	if lost || to == nil {
+	if lost || to == nil || src.Addr().Is4() != dst.Addr().Is4() {
 		return
 	}
 	if f := n.flow(src, dst); ordered {
@@ -244,8 +266,7 @@ func (n *Net) flow(src, dst netip.AddrPort) *flow {
 	if f == nil {
 		h := fnv.New64a()
 		for _, a := range key {
-			ip := a.Addr().As4()
-			h.Write(binary.BigEndian.AppendUint16(ip[:], a.Port()))
+			h.Write(binary.BigEndian.AppendUint16(a.Addr().AsSlice(), a.Port()))
 		}
 		f = &flow{rnd: rand.New(rand.NewPCG(n.seed, h.Sum64()))}
 		n.flows[key] = f
@@ -258,7 +279,8 @@ func (n *Net) flow(src, dst netip.AddrPort) *flow {
 type PacketConn struct {
 	net  *Net
 	addr netip.AddrPort
-	poke chan struct{} // something changed; one token
+	also netip.AddrPort // of IPv6, if addr is of IPv4 and the socket has both
+	poke chan struct{}  // something changed; one token
 
 	mu       sync.Mutex
 	queue    []datagram // by time, then by order of sending
@@ -371,7 +393,11 @@ func (c *PacketConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error
 	if b == nil {
 		b = []byte{}
 	}
-	c.net.send(c.addr, netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), b)
+	src, dst := c.addr, netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	if c.also.IsValid() && dst.Addr().Is6() {
+		src = c.also
+	}
+	c.net.send(src, dst, b)
 	return len(b), nil
 }
 
@@ -425,6 +451,7 @@ func (c *PacketConn) Close() error {
 	c.closed = true
 	c.queue = nil
 	delete(c.net.conns, c.addr)
+	delete(c.net.conns, c.also)
 	c.wake()
 	return nil
 }

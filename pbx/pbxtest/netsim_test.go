@@ -151,11 +151,45 @@ func TestLaterRuleHoldsAndHookDrops(t *testing.T) {
 	})
 }
 
+// TestFamilies: a socket of both families sends from the receiver's, and nothing
+// goes from one family to the other.
+func TestFamilies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewNet(1)
+		four, six := listen(t, n, "10.0.0.2:5060"), listen(t, n, "[2001:db8::2]:5060")
+		both, err := n.ListenBoth(netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("2001:db8::1"), 5060)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []*PacketConn{four, six} {
+			if _, err := both.WriteToUDPAddrPort([]byte("x"), c.addr); err != nil {
+				t.Fatal(err)
+			}
+			_, from, err := c.ReadFromUDPAddrPort(make([]byte, 10))
+			if err != nil || from.Addr().Is4() != c.addr.Addr().Is4() {
+				t.Errorf("%v got it from %v, %v", c.addr, from, err)
+			}
+		}
+		if _, err := four.WriteToUDPAddrPort([]byte("x"), six.addr); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := drain(t, six); len(got) != 0 {
+			t.Errorf("IPv6 got %q of IPv4", got)
+		}
+		if err := both.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if len(n.Bound(netip.MustParseAddr("2001:db8::1"))) != 0 {
+			t.Error("the address of IPv6 is still taken")
+		}
+	})
+}
+
 func TestAddressesAreExclusiveAndFreedByClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := NewNet(1)
 		a := listen(t, n, "10.0.0.1:5060")
-		for _, bad := range []string{"10.0.0.1:5060", "0.0.0.0:5060", "[::1]:5060"} {
+		for _, bad := range []string{"10.0.0.1:5060", "0.0.0.0:5060", "[::]:5060", "[::ffff:10.0.0.1]:5061"} {
 			if _, err := n.ListenPacket(netip.MustParseAddrPort(bad)); err == nil {
 				t.Errorf("listening on %s worked", bad)
 			}

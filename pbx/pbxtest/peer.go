@@ -2,6 +2,7 @@ package pbxtest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,6 +47,11 @@ type PeerConfig struct {
 	User string
 	// Listen opens the SIP socket and those of the calls' voices.
 	Listen Listen
+	// Transport is "tcp" or "tls" for a peer that signals by connections; empty is
+	// UDP. Streams opens them, and TLS is for both roles.
+	Transport string
+	Streams   Streams
+	TLS       *tls.Config
 	// Addr is where the peer listens; port 0 picks one.
 	Addr netip.AddrPort
 	// Switch is where it sends requests outside of dialogs.
@@ -71,6 +77,8 @@ type PeerConfig struct {
 	// returns true the peer leaves it alone, to be answered with Respond or not
 	// at all. It runs on the peer's reader.
 	OnRequest func(*Message) bool
+	// Large takes requests of any size over UDP: the peer has refused TCP.
+	Large bool
 	// Forget keeps no log of messages and no ended calls, for long simulations.
 	Forget bool
 	// Log gets messages at level debug, without numbers; nil discards.
@@ -129,7 +137,7 @@ func NewPeer(cfg PeerConfig) (*Peer, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	sock, err := cfg.Listen(cfg.Addr)
+	sock, err := cfg.open()
 	if err != nil {
 		return nil, fmt.Errorf("open peer %s: %w", cfg.Name, err)
 	}
@@ -141,11 +149,27 @@ func NewPeer(cfg PeerConfig) (*Peer, error) {
 	p.addr = sock.LocalAddr().(*net.UDPAddr).AddrPort()
 	p.addr = netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port())
 	// Two peers with one seed must not draw the same tags and Call-IDs.
-	ip := p.addr.Addr().As4()
-	p.rnd = rand.New(rand.NewPCG(cfg.Seed, uint64(ip[0])<<40|uint64(ip[1])<<32|uint64(ip[2])<<24|uint64(ip[3])<<16|uint64(p.addr.Port())))
+	ip := p.addr.Addr().As16()
+	p.rnd = rand.New(rand.NewPCG(cfg.Seed, uint64(ip[12])<<40|uint64(ip[13])<<32|uint64(ip[14])<<24|uint64(ip[15])<<16|uint64(p.addr.Port())))
 	p.wg.Go(p.read)
 	return p, nil
 }
+
+// open opens the SIP socket.
+func (cfg PeerConfig) open() (Socket, error) {
+	switch cfg.Transport {
+	case "", "udp":
+		return cfg.Listen(cfg.Addr)
+	case "tcp":
+		return listenStreams(cfg.Streams, nil, cfg.Addr)
+	case "tls":
+		return listenStreams(cfg.Streams, cfg.TLS, cfg.Addr)
+	}
+	return nil, fmt.Errorf("transport %q is not known", cfg.Transport)
+}
+
+// reliable reports whether nothing is sent again because it may be lost.
+func (p *Peer) reliable() bool { return p.cfg.Transport == "tcp" || p.cfg.Transport == "tls" }
 
 // Close silences every call without a BYE, closes the sockets and waits for
 // the peer's goroutines.
@@ -406,9 +430,28 @@ func (p *Peer) violate(format string, args ...any) {
 
 func (p *Peer) token() string { return fmt.Sprintf("%012x", p.rnd.Uint64()>>16) }
 
-func (p *Peer) contactURI() string { return fmt.Sprintf("sip:%s@%v", p.cfg.User, p.addr) }
+func (p *Peer) contactURI() string {
+	uri := fmt.Sprintf("sip:%s@%v", p.cfg.User, p.addr)
+	if p.reliable() {
+		uri += ";transport=" + p.cfg.Transport
+	}
+	return uri
+}
+
+// host is the address in URIs, which puts IPv6 into brackets.
+func (p *Peer) host() string { return hostOf(p.addr.Addr()) }
+
+func hostOf(a netip.Addr) string {
+	if a.Is6() {
+		return "[" + a.String() + "]"
+	}
+	return a.String()
+}
 
 func (p *Peer) via() string {
+	if p.reliable() {
+		return fmt.Sprintf("SIP/2.0/%s %v;branch=z9hG4bK%s", strings.ToUpper(p.cfg.Transport), p.addr, p.token())
+	}
 	return fmt.Sprintf("SIP/2.0/UDP %v;branch=z9hG4bK%s;rport", p.addr, p.token())
 }
 
@@ -416,7 +459,7 @@ func (p *Peer) newRequest(method, uri string) *Message {
 	m := &Message{Method: method, URI: uri}
 	m.Add("Via", p.via())
 	m.Add("Max-Forwards", "70")
-	m.Add("From", fmt.Sprintf("<sip:%s@%v>;tag=%s", p.cfg.User, p.addr.Addr(), p.token()))
+	m.Add("From", fmt.Sprintf("<sip:%s@%v>;tag=%s", p.cfg.User, p.host(), p.token()))
 	m.Add("To", "<"+uri+">")
 	m.Add("Call-ID", fmt.Sprintf("%s@%v", p.token(), p.addr.Addr()))
 	m.Add("CSeq", "1 "+method)

@@ -115,7 +115,7 @@ func (p *Phone) bind(ctx context.Context, expires time.Duration) (time.Duration,
 	m := p.register
 	if m == nil {
 		m = p.newRequest("REGISTER", "sip:"+p.cfg.Switch.String())
-		aor := fmt.Sprintf("<sip:%s@%v>", p.cfg.User, p.cfg.Switch.Addr())
+		aor := fmt.Sprintf("<sip:%s@%v>", p.cfg.User, hostOf(p.cfg.Switch.Addr()))
 		m.Set("From", aor+";tag="+p.token())
 		m.Set("To", aor)
 		p.register = m

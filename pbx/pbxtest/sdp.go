@@ -191,13 +191,20 @@ type description struct {
 	crypto    []Crypto
 }
 
+func family(a netip.Addr) string {
+	if a.Is6() {
+		return "IP6"
+	}
+	return "IP4"
+}
+
 func (d description) bytes() []byte {
 	host := d.addr.Addr()
 	if d.zeroHold {
 		host = netip.IPv4Unspecified()
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "v=0\r\no=- %d %d IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\n", d.session, d.version, d.addr.Addr(), host)
+	fmt.Fprintf(&b, "v=0\r\no=- %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\n", d.session, d.version, family(d.addr.Addr()), d.addr.Addr(), family(host), host)
 	fmt.Fprintf(&b, "m=audio %d %s", d.addr.Port(), d.profile)
 	for _, c := range d.codecs {
 		fmt.Fprintf(&b, " %d", c)

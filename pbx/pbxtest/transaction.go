@@ -88,7 +88,7 @@ func (p *Peer) transact(req *Message, to netip.AddrPort, on func(*Message, bool)
 
 func (p *Peer) repeat(tx *clientTx) {
 	invite := tx.req.Method == "INVITE"
-	if tx.final != nil || invite && tx.progress {
+	if tx.final != nil || invite && tx.progress || p.reliable() {
 		return
 	}
 	tx.interval *= 2
@@ -250,7 +250,9 @@ func (p *Peer) respond(tx *serverTx, status int, body []byte, fields ...Field) {
 				}
 				return
 			}
-			p.write(m, tx.lastRaw, tx.from, true)
+			if status < 300 || !p.reliable() {
+				p.write(m, tx.lastRaw, tx.from, true)
+			}
 			interval = min(2*interval, t2)
 			tx.timer = p.after(interval, again)
 		}
