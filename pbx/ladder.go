@@ -22,6 +22,7 @@ const (
 	// ladderWaiting bounds the dialogs that no call has taken: INVITEs that were
 	// refused before they were one, and strangers' noise.
 	ladderWaiting = 512
+	ladderNotes   = 24 // of one message
 	ladderNote    = 80 // characters of a text that came from a peer
 )
 
@@ -198,6 +199,9 @@ func readLadderLine(data []byte) (line store.LadderLine, callID string, begins b
 	}
 	if sdp {
 		line.Notes = append(line.Notes, shownVoice(body)...)
+	}
+	if len(line.Notes) > ladderNotes { // a peer may send any number of fields
+		line.Notes = append([]string(nil), line.Notes[:ladderNotes]...)
 	}
 	line.Method = shownText(method)
 	version, text, _ := strings.Cut(first, " ")

@@ -73,6 +73,10 @@ func TestLaddersAreBounded(t *testing.T) {
 		t.Errorf("%d dialogs of strangers", len(k.by))
 	}
 	k.observe(false, "UDP", text("INVITE", "long", 1), time.Now())
+	fields := strings.Repeat("x: 90\r\n", 10000)
+	if line, _, _ := readLadderLine([]byte("INVITE sip:1@h SIP/2.0\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n" + fields + "\r\n")); len(line.Notes) != ladderNotes || cap(line.Notes) > 2*ladderNotes {
+		t.Errorf("%d notes of one message, room for %d", len(line.Notes), cap(line.Notes))
+	}
 	c := &call{}
 	l := &leg{label: "a", ext: "101"}
 	l.d.id.callID = "long"
