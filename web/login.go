@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -89,16 +90,17 @@ func (s *Staff) login(x *exchange) error {
 	}
 	v := loginView{Form: f, Next: nextOf(x.r)}
 	login := strings.ToLower(f.Get("login"))
-	if s.mustWait(x, login) {
+	guess, must := s.mustWait(x, login)
+	if must {
 		f.fault("login", "fault.wait")
 		return s.showStatus(x, http.StatusTooManyRequests, "login", v)
 	}
 	a, err := s.cfg.Store.CheckPassword(login, f.values.Get("password"))
 	if errors.Is(err, store.ErrCredentials) {
-		s.throttle.failed(x.r.RemoteAddr, login)
 		f.fault("login", "fault.credentials")
 		return s.showStatus(x, http.StatusUnprocessableEntity, "login", v)
 	}
+	guess.takeBack()
 	if err != nil {
 		return err
 	}
@@ -110,13 +112,14 @@ func (s *Staff) login(x *exchange) error {
 	return s.goOn(x, a.ID, v.Next)
 }
 
-func (s *Staff) mustWait(x *exchange, login string) bool {
-	wait := s.throttle.wait(x.r.RemoteAddr, login)
+// mustWait begins a guess, or tells the browser how long to wait before one.
+func (s *Staff) mustWait(x *exchange, login string) (guess, bool) {
+	g, wait := s.throttle.begin(x.r.RemoteAddr, login)
 	if wait <= 0 {
-		return false
+		return g, false
 	}
-	x.w.Header().Set("Retry-After", span(wait.Round(time.Second) + time.Second)[:1])
-	return true
+	x.w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+	return g, true
 }
 
 // goOn leads to what is still to be done before the session is whole.
@@ -239,14 +242,15 @@ func (s *Staff) code(x *exchange) error {
 		}
 		return s.showEnrol(x, status, f)
 	}
-	if s.mustWait(x, x.account.Login) {
+	guess, must := s.mustWait(x, x.account.Login)
+	if must {
 		return again(http.StatusTooManyRequests, "fault.wait")
 	}
 	err = s.cfg.Store.CheckCode(x.account.ID, f.Get("code"))
 	if errors.Is(err, store.ErrCredentials) {
-		s.throttle.failed(x.r.RemoteAddr, x.account.Login)
 		return again(http.StatusUnprocessableEntity, "fault.code")
 	}
+	guess.takeBack()
 	if err != nil {
 		return err
 	}

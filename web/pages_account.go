@@ -45,7 +45,8 @@ func (s *Staff) changePassword(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if s.mustWait(x, x.account.Login) {
+	guess, must := s.mustWait(x, x.account.Login)
+	if must {
 		f.fault("current", "fault.wait")
 		return s.showAccount(x, http.StatusTooManyRequests, f)
 	}
@@ -54,10 +55,12 @@ func (s *Staff) changePassword(x *exchange) error {
 		return err
 	}
 	if !right {
-		s.throttle.failed(x.r.RemoteAddr, x.account.Login)
 		f.fault("current", "fault.current")
-	} else if err := s.setPassword(x, f); err != nil {
-		return err
+	} else {
+		guess.takeBack()
+		if err := s.setPassword(x, f); err != nil {
+			return err
+		}
 	}
 	if len(f.Faults) > 0 {
 		return s.showAccount(x, http.StatusUnprocessableEntity, f)

@@ -98,6 +98,21 @@ type auditTotal struct {
 	Allowed, Denied int
 }
 
+// auditScope is how much of the log the account may see: the widest of its
+// rights, as a key of the words. Totals are of the whole log and show no entry, so
+// that they never widen a list.
+func (x *exchange) auditScope() string {
+	switch {
+	case x.can(rightAll):
+		return "audit.all"
+	case x.can(rightOwnUnit):
+		return "audit.unit"
+	case x.can(rightTotals):
+		return "audit.totals"
+	}
+	return "audit.own"
+}
+
 // auditFilter is what was asked for, within what the account may see.
 func (s *Staff) auditFilter(x *exchange) (f store.AuditFilter, fm *Form, err error) {
 	q := x.r.URL.Query()
@@ -114,9 +129,9 @@ func (s *Staff) auditFilter(x *exchange) (f store.AuditFilter, fm *Form, err err
 		}
 	}
 	err = nil
-	switch {
-	case x.can(rightAll, rightTotals):
-	case x.can(rightOwnUnit):
+	switch x.auditScope() {
+	case "audit.all", "audit.totals":
+	case "audit.unit":
 		accounts, err := s.cfg.Store.Accounts()
 		if err != nil {
 			return f, fm, err
@@ -138,15 +153,7 @@ func (s *Staff) auditPage(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	v := auditView{Form: fm, Actions: store.Actions(), Scope: "audit.own"}
-	switch {
-	case x.can(rightAll):
-		v.Scope = "audit.all"
-	case x.can(rightOwnUnit):
-		v.Scope = "audit.unit"
-	case x.can(rightTotals):
-		v.Scope = "audit.totals"
-	}
+	v := auditView{Form: fm, Actions: store.Actions(), Scope: x.auditScope()}
 	if len(fm.Faults) > 0 {
 		return s.showStatus(x, http.StatusUnprocessableEntity, "audit", v)
 	}
@@ -202,7 +209,7 @@ func (s *Staff) auditFile(x *exchange) error {
 	if len(fm.Faults) > 0 {
 		return refusal{status: http.StatusBadRequest}
 	}
-	if !x.can(rightAll, rightOwnUnit, rightOwn) {
+	if x.auditScope() == "audit.totals" {
 		return s.totalsFile(x, f)
 	}
 	names, err := s.names()
@@ -235,7 +242,16 @@ func (s *Staff) totalsFile(x *exchange, f store.AuditFilter) error {
 	return s.sendCSV(x, rows)
 }
 
+// sendCSV sends a table. A cell that a spreadsheet would take for a formula, such
+// as a name somebody chose, is made text.
 func (s *Staff) sendCSV(x *exchange, rows [][]string) error {
+	for _, row := range rows {
+		for i, cell := range row {
+			if len(cell) > 1 && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+				row[i] = "'" + cell
+			}
+		}
+	}
 	var b bytes.Buffer
 	if err := csv.NewWriter(&b).WriteAll(rows); err != nil {
 		return err

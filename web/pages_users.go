@@ -157,8 +157,8 @@ func (s *Staff) resetUser(x *exchange) error {
 	return s.show(x, "password", v)
 }
 
-// disableUser disables and enables; nobody disables himself, so that one
-// administrator remains.
+// disableUser disables or enables, as the form says: one that is sent twice does
+// not undo itself. Nobody disables himself, so that one administrator remains.
 func (s *Staff) disableUser(x *exchange) error {
 	v, err := s.user(x)
 	if err != nil {
@@ -167,7 +167,11 @@ func (s *Staff) disableUser(x *exchange) error {
 	if v.Self {
 		return refusal{status: http.StatusConflict, key: "error.self"}
 	}
-	if err := s.cfg.Store.DisableAccount(v.Account.ID, !v.Account.Disabled, x.account.ID); err != nil {
+	want := x.r.PostFormValue("disabled")
+	if want != "yes" && want != "no" {
+		return refusal{status: http.StatusBadRequest}
+	}
+	if err := s.cfg.Store.DisableAccount(v.Account.ID, want == "yes", x.account.ID); err != nil {
 		return err
 	}
 	x.redirect("/admin/uzytkownicy/" + v.Account.ID.String() + "?stan=zapisano")

@@ -445,27 +445,34 @@ func TestPanicEndsOneRequest(t *testing.T) {
 // TestGuessing: wrong passwords cost time, without naming an address anywhere.
 func TestGuessing(t *testing.T) {
 	th := newThrottle()
+	wait := func(remote, login string) time.Duration {
+		g, wait := th.begin(remote, login)
+		if wait <= 0 {
+			g.takeBack()
+		}
+		return wait
+	}
 	for range freeByAddress {
-		if th.wait("192.0.2.7:1", "anna") > 0 {
+		if wait("192.0.2.7:1", "anna") > 0 {
 			t.Fatal("a first guess has to wait")
 		}
-		th.failed("192.0.2.7:1", "anna")
+		th.begin("192.0.2.7:1", "anna")
 	}
-	th.failed("192.0.2.7:2", "jan")
-	if th.wait("192.0.2.7:3", "ewa") <= 0 {
+	th.begin("192.0.2.7:2", "jan")
+	if wait("192.0.2.7:3", "ewa") <= 0 {
 		t.Error("an address that guesses does not wait")
 	}
-	if th.wait("192.0.2.8:1", "anna") > 0 {
+	if wait("192.0.2.8:1", "anna") > 0 {
 		t.Error("a handful of guesses locks a login out")
 	}
 	for i := range freeByLogin {
-		th.failed(fmt.Sprintf("198.51.100.%d:1", i), "anna")
+		th.begin(fmt.Sprintf("198.51.100.%d:1", i), "anna")
 	}
-	if th.wait("192.0.2.8:1", "anna") <= 0 {
+	if wait("192.0.2.8:1", "anna") <= 0 {
 		t.Error("guesses at one login from everywhere do not wait")
 	}
 	th.succeeded("anna")
-	if th.wait("192.0.2.8:1", "anna") > 0 || th.wait("192.0.2.7:9", "anna") <= 0 {
+	if wait("192.0.2.8:1", "anna") > 0 || wait("192.0.2.7:9", "anna") <= 0 {
 		t.Error("a right password must free the login and not the address")
 	}
 	if addressOf("[2001:db8::1]:5") != addressOf("[2001:db8::ffff:2]:6") {

@@ -60,23 +60,35 @@ func addressOf(remote string) string {
 	return addr.String()
 }
 
-// wait returns how long the next guess has to wait; zero: it may be made.
-func (t *throttle) wait(remote, login string) time.Duration {
-	now := time.Now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	longest := time.Duration(0)
-	for _, k := range [][sha256.Size]byte{t.key("address", addressOf(remote)), t.key("login", login)} {
-		longest = max(longest, t.of[k].next.Sub(now))
-	}
-	return longest
+// guess is one that is being made. It counts as wrong from its beginning, so that
+// guesses made at once are not free of each other.
+type guess struct {
+	of    *throttle
+	keys  [2][sha256.Size]byte
+	until [2]time.Time // the waits that it set
 }
 
-// failed notes a wrong guess.
-func (t *throttle) failed(remote, login string) {
-	now := time.Now()
+func (t *throttle) keys(remote, login string) [2][sha256.Size]byte {
+	return [2][sha256.Size]byte{t.key("address", addressOf(remote)), t.key("login", login)}
+}
+
+// begin lets a guess be made, or returns how long the next one has to wait.
+func (t *throttle) begin(remote, login string) (g guess, wait time.Duration) {
+	keys, now := t.keys(remote, login), time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for _, k := range keys {
+		wait = max(wait, t.of[k].next.Sub(now))
+	}
+	if wait > 0 {
+		return g, wait
+	}
+	return t.note(keys), 0
+}
+
+// note counts a guess; t.mu is held.
+func (t *throttle) note(keys [2][sha256.Size]byte) guess {
+	now := time.Now()
 	if len(t.of) >= maxGuessers {
 		for k, g := range t.of {
 			if now.Sub(g.last) > forgetAfter {
@@ -90,8 +102,9 @@ func (t *throttle) failed(remote, login string) {
 			break
 		}
 	}
-	note := func(k [sha256.Size]byte, free int) {
-		g := t.of[k]
+	made := guess{of: t, keys: keys}
+	for i, free := range [2]int{freeByAddress, freeByLogin} {
+		g := t.of[keys[i]]
 		if now.Sub(g.last) > forgetAfter {
 			g = guesses{}
 		}
@@ -99,14 +112,32 @@ func (t *throttle) failed(remote, login string) {
 		if over := g.wrong - free; over >= 0 {
 			g.next = now.Add(min(longestWait, time.Second<<min(over, 20)))
 		}
-		t.of[k] = g
+		made.until[i] = g.next
+		t.of[keys[i]] = g
 	}
-	note(t.key("address", addressOf(remote)), freeByAddress)
-	note(t.key("login", login), freeByLogin)
+	return made
 }
 
-// succeeded forgets the wrong guesses at a login; those of the address stay, or
-// one account of one's own would let one guess at others.
+// takeBack is for a guess that was not wrong: it has not been made. Wrong ones
+// of before stay, those of its address above all, or one account of one's own
+// would let one guess at others.
+func (g guess) takeBack() {
+	g.of.mu.Lock()
+	defer g.of.mu.Unlock()
+	for i, k := range g.keys {
+		o, known := g.of.of[k]
+		if !known {
+			continue
+		}
+		o.wrong = max(0, o.wrong-1)
+		if o.next.Equal(g.until[i]) {
+			o.next = time.Time{}
+		}
+		g.of.of[k] = o
+	}
+}
+
+// succeeded forgets the wrong guesses at a login, whose holder is there.
 func (t *throttle) succeeded(login string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
