@@ -76,6 +76,20 @@ func (t *Ticket) Again() {
 	clear(t.tried)
 }
 
+// Lost says that the agent who accepted was gone before a word was said: the
+// request is back in the line, at its place, and that agent rests from it.
+func (t *Ticket) Lost(by AgentID) {
+	t.p.mu.Lock()
+	defer t.p.unlock()
+	t.refused[by] = time.Now()
+	if !t.in {
+		t.in = true
+		t.p.line = append(t.p.line, t)
+	}
+	t.offered = false
+	clear(t.tried)
+}
+
 // Leave takes it out of the line. Offers that it holds are still its holder's to
 // end.
 func (t *Ticket) Leave() {

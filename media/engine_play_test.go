@@ -202,7 +202,7 @@ func testUnsentFrame(t *testing.T, r *rig) {
 		t.Errorf("stats %+v", s)
 	}
 	music := a.Play(promptOf(3), true)
-	time.Sleep(5*FrameTime + FrameTime/2)
+	time.Sleep(6*FrameTime + FrameTime/2) // it begins when the frame before is over
 	r.ether.fail.Store(nil)
 	a.hear()
 	a.Silence()

@@ -155,7 +155,7 @@ func (f *flow) seat(at time.Duration) {
 		p.seated = false
 	case !p.seated:
 		_, p.ts = f.out.resume(at)
-		p.start, p.n, p.seated = at, 0, true
+		p.start, p.n, p.seated = at+f.out.wait(), 0, true
 	}
 }
 

@@ -423,3 +423,24 @@ func TestPortsAreUsedInTurn(t *testing.T) {
 		t.Errorf("the last pair: %v %v", top.free, err)
 	}
 }
+
+// TestChangesDoNotRunAhead: each change of origin within a frame begins after that
+// frame; prompts wait for the clock, so that a call with many changes is where the
+// clock is.
+func TestChangesDoNotRunAhead(t *testing.T) {
+	out := newTransmission(0)
+	first := out.ts
+	at := time.Duration(0)
+	for range 50 {
+		_, ts := out.resume(at) // a relay: its packet comes when it comes
+		out.audio(ts, at, FrameSamples)
+		at += FrameTime / 2
+		_, ts = out.resume(at) // a prompt
+		start := at + out.wait()
+		out.audio(ts, start, FrameSamples)
+		at = start + FrameTime/2
+		if ahead := time.Duration(ts-first)*sampleTime - start; ahead != 0 {
+			t.Fatalf("a prompt is %v ahead", ahead)
+		}
+	}
+}

@@ -198,13 +198,14 @@ func relayPath(t testing.TB, s Suite, packets int) (pass func()) {
 	}
 }
 
-// TestSecurePathAllocatesNothing: neither with SRTP on both legs nor without.
+// TestSecurePathAllocatesNothing: neither with SRTP on both legs nor without. Under
+// the race detector the packets must pass all the same.
 func TestSecurePathAllocatesNothing(t *testing.T) {
 	for _, s := range append(allSuites, NoSuite) {
 		pass := relayPath(t, s, 2100)
 		pass() // the first one makes the events and the library's state
 		a := testing.AllocsPerRun(2000, pass)
-		if a != 0 {
+		if a != 0 && !raceDetector {
 			t.Errorf("%v: %v allocations per packet", s, a)
 		}
 	}

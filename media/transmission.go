@@ -28,6 +28,8 @@ type transmission struct {
 
 	packets, octets uint32        // for sender reports
 	last            time.Duration // when anything was sent
+	ahead           uint32        // samples that the timestamps are ahead of time, by changes of origin
+	debt            uint32        // what that is once the present origin has sent audio
 }
 
 // newTransmission draws SSRC, sequence number and timestamp at random; the number
@@ -39,9 +41,30 @@ func newTransmission(at time.Duration) transmission {
 
 // resume returns the sequence number and timestamp with which a new origin goes
 // on after the last one: the next number, and the time that has passed.
+//
+// An origin that takes over within a frame begins after that frame, and so ahead
+// of time. What it is ahead is given back when there is room: by a prompt, which
+// waits, or after a pause. Or a call with many changes would run away from the
+// clock.
 func (t *transmission) resume(at time.Duration) (seq uint16, ts uint32) {
 	t.mark = true
-	return t.seq + 1, t.now(at)
+	step, passed := t.now(at)-t.ts, uint32(max(at-t.at, 0)/sampleTime)
+	t.debt = t.ahead
+	if passed < t.long {
+		t.debt += t.long - passed
+	} else {
+		back := min(t.ahead, passed-t.long)
+		t.debt -= back
+		step -= back
+	}
+	return t.seq + 1, t.ts + step
+}
+
+// wait is how long a prompt must wait after resume so that it is not ahead of time.
+func (t *transmission) wait() time.Duration {
+	d := time.Duration(t.debt) * sampleTime
+	t.debt = 0
+	return d
 }
 
 // now is the timestamp for an instant, never inside of what was sent already.
@@ -72,6 +95,7 @@ func (t *transmission) newest(seq uint16) { t.seq = seq }
 // audio notes the newest audio packet.
 func (t *transmission) audio(ts uint32, at time.Duration, samples int) {
 	t.ts, t.at, t.long, t.mark = ts, at, uint32(samples), false
+	t.ahead = t.debt
 }
 
 // relayMap maps the numbers of one incoming RTP stream to those of an outgoing

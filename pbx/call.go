@@ -10,6 +10,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 
 	"centralka/media"
+	"centralka/ordinance"
 	"centralka/recorder"
 	"centralka/store"
 )
@@ -293,18 +294,19 @@ func (c *call) whyUnrecorded() string {
 	return "not recorded"
 }
 
-// converse begins the conversation of a and b: recorded if it crosses a trunk.
-func (c *call) converse(b *leg, ext string) {
+// converse begins the conversation of a and b: recorded if it crosses a trunk. It
+// is an extension's, or that of a number outside if number is set.
+func (c *call) converse(b *leg, ext string, number ordinance.Number) {
 	now := time.Now()
 	c.b = b
 	if !c.rec.Answered.IsZero() {
-		c.rejoin(b, ext, "") // it came back to its queue
+		c.rejoin(b, ext, number) // it came back to its queue
 		return
 	}
 	c.talking = true
 	c.phase = phaseTalking
 	c.rec.Answered = now
-	c.rec.Segments = append(c.rec.Segments, store.Segment{Extension: ext, From: now})
+	c.rec.Segments = append(c.rec.Segments, store.Segment{Extension: ext, Number: number, From: now})
 	if c.citizen != nil || c.s.config().Dial.RecordInternal {
 		c.record(now)
 	}

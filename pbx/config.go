@@ -152,6 +152,9 @@ type QueueConfig struct {
 	Overflow string `toml:"overflow"`
 	// Name of the [[hours]] it is open in; empty: always.
 	Hours string `toml:"hours"`
+	// WAV that an agent hears who has answered one of its calls, before the caller
+	// is put through: 8 kHz mono 16 bit, ten seconds at most; empty: none.
+	Whisper string `toml:"whisper"`
 }
 
 // ExtensionConfig is one [[extension]]: a desk phone's account. Its password

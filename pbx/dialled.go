@@ -20,6 +20,7 @@ type dialled struct {
 	notice   media.PlayID // announcement to the called party (S1.4-i)
 	noticing bool
 	early    bool // the phone hears the trunk's early media
+	toned    bool // the phone hears ringback from us
 }
 
 // acceptPhoneInvite begins the call of an INVITE from a phone that has proved
@@ -151,6 +152,7 @@ func (c *dialled) settleRinging() {
 func (c *dialled) ringing(l *leg, status int, sdp bool) {
 	switch {
 	case c.ring != nil && c.ring.has(l):
+		c.ring.heard(l)
 		if status == 180 || status == 183 {
 			c.a.progress(180, "Ringing", nil)
 		}
@@ -161,8 +163,15 @@ func (c *dialled) ringing(l *leg, status int, sdp bool) {
 			c.a.stream.Relay(l.stream)
 		}
 		c.a.progress(183, "Session Progress", c.answer)
-	case l == c.b && status == 180 && !c.early:
+	case l != c.b || c.early || c.toned:
+	case status == 180 || c.answer == nil:
 		c.a.progress(180, "Ringing", nil)
+	default:
+		// 181, 182 or 183, and nothing to hear: the phone would be silent, for it
+		// sounds ringback of its own only at 180 (RFC 3960 §3.2).
+		c.toned = true
+		c.a.stream.Play(c.s.ringback, true)
+		c.a.progress(183, "Session Progress", c.answer)
 	}
 }
 
@@ -172,9 +181,15 @@ func (c *dialled) answered(l *leg) {
 		l.hangUp(487, "Request Terminated")
 		return
 	case c.ring != nil && c.ring.has(l):
-		c.ring.won(l)
+		_, number := c.ring.won(l)
 		c.ring = nil
 		c.b = l
+		if number != "" {
+			// The extension has forwarded it: a call to the outside like any other
+			// (Zarz. 284/17 §1 ust. 3).
+			c.citizen = l
+			c.rec.Direction, c.rec.Called, c.rec.Trunk = store.Outgoing, number, l.trunk.cfg.Name
+		}
 	case l != c.b:
 		l.hangUp(487, "Request Terminated")
 		return
@@ -202,7 +217,7 @@ func (c *dialled) meet(l *leg) {
 }
 
 func (c *dialled) connect() {
-	c.converse(c.b, c.a.ext)
+	c.converse(c.b, c.a.ext, "")
 }
 
 func (c *dialled) played(l *leg, p media.Played) {

@@ -2,7 +2,6 @@ package pbx
 
 import (
 	"errors"
-	"math"
 	"net/url"
 	"sync"
 	"time"
@@ -175,22 +174,3 @@ func (c *featured) hungUp(l *leg, _ int) { c.call.end(store.CauseHangupCaller, l
 func (c *featured) cancelled(l *leg)     { c.call.end(store.CauseCancelled, l) }
 func (c *featured) mediaFailed(*leg)     { c.call.end(store.CauseNotAcceptable, nil) }
 func (c *featured) mediaTimedOut(*leg)   { c.call.end(store.CauseMediaTimeout, nil) }
-
-// beeps is a short tone per frequency, with a pause before each and at the end.
-func beeps(hz []float64) *media.Prompt {
-	const (
-		pause = media.SampleRate / 5
-		tone  = media.SampleRate / 4
-		edge  = media.SampleRate / 100 // fades, so that nothing clicks
-		level = 0.2 * math.MaxInt16
-	)
-	pcm := make([]int16, pause)
-	for _, f := range hz {
-		for i := range tone {
-			gain := min(1, float64(min(i, tone-i))/edge)
-			pcm = append(pcm, int16(level*gain*math.Sin(2*math.Pi*f*float64(i)/media.SampleRate)))
-		}
-		pcm = append(pcm, make([]int16, pause)...)
-	}
-	return media.NewPrompt(pcm)
-}

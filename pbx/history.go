@@ -34,8 +34,8 @@ func divertedFrom(req *sip.Request) ordinance.Number {
 }
 
 // entries lists the values of a field over all its lines.
-func entries(req *sip.Request, name string) (all []string) {
-	for _, h := range req.GetHeaders(name) {
+func entries(m sip.Message, name string) (all []string) {
+	for _, h := range m.GetHeaders(name) {
 		all = append(all, splitList(h.Value())...)
 	}
 	return all

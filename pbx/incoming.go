@@ -35,6 +35,8 @@ type incoming struct {
 	queue     *queue // in which it waits, or from which it is offered
 	overflows int
 	ring      *ringing
+	toned     bool         // the caller hears ringback instead of music
+	prelude   *prelude     // what somebody hears who has answered; nil: nobody, or it is over
 	farewell  media.PlayID // closing message being played; the call ends after it
 	why       store.Cause  // with which the closing message ends the call
 }
@@ -97,8 +99,11 @@ func (c *incoming) start(req *sip.Request, tx *sip.ServerTx, a *leg) {
 
 // confirmed: the caller hears us from here on.
 func (c *incoming) confirmed(l *leg) {
-	if l == c.a && !c.proven {
+	switch {
+	case l == c.a && !c.proven:
 		c.beginAnnouncement()
+	case c.prelude != nil && l == c.prelude.l:
+		c.whisper()
 	}
 }
 
@@ -109,13 +114,20 @@ func (c *incoming) beginAnnouncement() {
 	c.save()
 }
 
-func (c *incoming) noAck(*leg) {
+func (c *incoming) noAck(l *leg) {
+	if c.lostInPrelude(l) {
+		return
+	}
 	c.leaveQueue()
 	c.stopRinging()
 	c.end(store.CauseNoAck, nil)
 }
 
 func (c *incoming) played(l *leg, p media.Played) {
+	if c.prelude != nil && l == c.prelude.l && p.Play == c.prelude.id {
+		c.connect()
+		return
+	}
 	if l != c.a || c.over {
 		return
 	}
@@ -148,7 +160,7 @@ type drainBegan struct{}
 
 func (drainBegan) on(c *call) {
 	in, ok := c.script.(*incoming)
-	if ok && !c.over && in.proven && !in.talking && in.farewell == 0 {
+	if ok && !c.over && in.proven && !in.talking && in.prelude == nil && in.farewell == 0 {
 		in.turnAway()
 	}
 }
@@ -197,6 +209,7 @@ func (c *incoming) route(target string) {
 
 // music plays hold music to the waiting caller.
 func (c *incoming) music() {
+	c.toned = false
 	if c.a.stream != nil {
 		c.a.stream.Play(c.s.music, true)
 	}
@@ -227,6 +240,10 @@ func (ev queueOverflowed) on(c *call) {
 	if !ok || c.over || in.queue != ev.q || in.talking {
 		return
 	}
+	if in.prelude != nil {
+		in.queue = nil // it is answered, and may still come to nothing
+		return
+	}
 	in.stopRinging()
 	in.queue = nil
 	in.rec.EndStay(time.Now(), store.StayOverflowed)
@@ -248,12 +265,12 @@ type agentOffered struct {
 func (ev agentOffered) on(c *call) {
 	in, ok := c.script.(*incoming)
 	switch {
-	case !ok || c.over || in.queue != ev.q || in.talking || in.farewell != 0:
+	case !ok || c.over || in.queue != ev.q || in.talking || in.prelude != nil || in.farewell != 0:
 		for _, o := range ev.offers {
 			o.release()
 		}
 	case in.ring != nil: // ring-all: somebody more has become ready
-		in.ring.join(ev.offers, in.calleeFor)
+		in.ring.join(ev.offers)
 		in.save()
 		in.settleRinging()
 	default:
@@ -284,6 +301,9 @@ func (c *incoming) calleeFor(b binding) callee {
 	if !c.rec.Caller.Identifiable() {
 		name, user = "Numer zastrzeżony", "anonymous"
 	}
+	if c.queue != nil {
+		name = c.queue.config().Name + " " + name // an agent of several queues sees which one calls
+	}
 	host := c.s.domain()
 	return callee{
 		uri: b.uri, hop: b.hop, fixed: true,
@@ -293,18 +313,26 @@ func (c *incoming) calleeFor(b binding) callee {
 	}
 }
 
-// ringing: the caller hears our music meanwhile, whatever the phones do.
-func (c *incoming) ringing(*leg, int, bool) {}
+// ringing: the caller of a queue hears our music meanwhile, whatever the phones
+// do; who is put through to an extension hears that its phone rings.
+func (c *incoming) ringing(l *leg, _ int, _ bool) {
+	if c.ring == nil || !c.ring.has(l) {
+		return
+	}
+	c.ring.heard(l)
+	if c.queue == nil && !c.toned && c.a.stream != nil {
+		c.toned = true
+		c.a.stream.Play(c.s.ringback, true)
+	}
+}
 
 func (c *incoming) answered(l *leg) {
 	if c.ring == nil || !c.ring.has(l) || c.over {
 		l.hangUp(487, "Request Terminated")
 		return
 	}
-	won := c.ring.won(l)
-	c.ring = nil
-	c.served()
-	c.converse(l, won)
+	ext, number := c.ring.won(l)
+	c.meet(l, ext, number)
 }
 
 // served: an agent has the call.
@@ -362,7 +390,7 @@ func (c *incoming) stopRinging(headers ...sip.Header) {
 }
 
 func (c *incoming) hungUp(l *leg, q850 int) {
-	if c.over {
+	if c.over || c.lostInPrelude(l) {
 		return
 	}
 	if q850 != 0 {
@@ -405,16 +433,26 @@ func (c *incoming) mediaChanged(l *leg) {
 		c.beginAnnouncement()
 		return
 	}
+	if c.prelude != nil && l == c.prelude.l && l.params.Direction&media.SendOnly == 0 {
+		c.connect() // on hold it hears nothing; the caller is with somebody now
+		return
+	}
 	c.rewire()
 }
 
-func (c *incoming) mediaFailed(*leg) {
+func (c *incoming) mediaFailed(l *leg) {
+	if c.lostInPrelude(l) {
+		return
+	}
 	c.leaveQueue()
 	c.stopRinging()
 	c.end(store.CauseNotAcceptable, nil)
 }
 
 func (c *incoming) mediaTimedOut(l *leg) {
+	if c.lostInPrelude(l) {
+		return
+	}
 	c.leaveQueue()
 	c.stopRinging()
 	c.end(store.CauseMediaTimeout, nil)

@@ -65,6 +65,7 @@ type leg struct {
 	cancelSent  bool
 	authTried   bool
 	lastACK     *sip.Request
+	moved       []sip.Uri        // where a 3xx wants the call to go, best first
 	referred    bool             // the peer has sent a REFER
 	early       *messageReceived // a BYE that came before the 2xx (see overtook)
 	guardTimer  *time.Timer      // gives up on a peer that never ends its transaction

@@ -2,7 +2,9 @@ package pbx
 
 import (
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -25,7 +27,7 @@ func (l *leg) dial(to callee) error {
 	l.d = dialog{
 		id:        dialogID{newCallID(to.hop.local.Addr().String()), newTag()},
 		local:     to.from,
-		localName: to.fromName,
+		localName: quotable(to.fromName),
 		remote:    to.to,
 		target:    to.uri,
 		hop:       to.hop,
@@ -260,6 +262,9 @@ func (l *leg) refused(res *sip.Response) {
 		return
 	}
 	cancelled := l.cancelled
+	if l.trunk == nil {
+		l.moved = movedTo(res)
+	}
 	l.ended()
 	if !cancelled {
 		l.c.script.failed(l, res.StatusCode, q850(res))
@@ -336,3 +341,14 @@ func sipURI(user, host string, port int) sip.Uri {
 }
 
 func newOrigin() uint64 { return uint64(time.Now().UnixNano()) & (1<<62 - 1) }
+
+// quotable makes a name fit for a quoted string (RFC 3261 §25.1), into which
+// sipgo puts it as it is.
+func quotable(name string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, name))
+}

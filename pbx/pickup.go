@@ -240,11 +240,7 @@ func (l *leg) accept() (status int) {
 
 func (c *incoming) rung() *ringing { return c.ring }
 
-func (c *incoming) pickedUp(l *leg) {
-	c.ring = nil
-	c.served()
-	c.converse(l, l.ext)
-}
+func (c *incoming) pickedUp(l *leg) { c.meet(l, l.ext, "") }
 
 func (c *dialled) rung() *ringing { return c.ring }
 

@@ -153,11 +153,19 @@ func (q *queue) expect(place int) (time.Duration, bool) {
 	return q.pace.e.Expect(place, time.Now())
 }
 
-type callerReturned struct{ c *call }
+type callerReturned struct {
+	c *call
+	// lost is the agent who has answered and was gone before the conversation; empty
+	// if nobody has.
+	lost string
+}
 
 // again asks for another agent: nobody took the call. The caller keeps the
 // place.
-func (q *queue) again(c *call) { q.box.post(callerReturned{c}) }
+func (q *queue) again(c *call) { q.box.post(callerReturned{c: c}) }
+
+// lost asks for another agent: the one who has answered is gone again.
+func (q *queue) lost(c *call, ext string) { q.box.post(callerReturned{c, ext}) }
 
 func (ev callerReturned) on(q *queue) {
 	longest, now := q.config().MaxWait, time.Now()
@@ -169,6 +177,10 @@ func (ev callerReturned) on(q *queue) {
 			w.ticket.Leave()
 			w.c.post(queueOverflowed{q})
 			return true
+		}
+		if ev.lost != "" {
+			w.ticket.Lost(desk.AgentID(ev.lost))
+			return false
 		}
 		w.ticket.Again()
 		return false

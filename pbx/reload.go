@@ -2,6 +2,7 @@ package pbx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -19,8 +20,8 @@ func (s *Switch) Reload(cfg Config) (needRestart []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if live.audioErr != nil {
-		return nil, live.audioErr
+	if err := errors.Join(live.audioErr, live.whisperErr); err != nil {
+		return nil, err
 	}
 	if !slices.Equal(cfg.SIP.Listen, s.cfg.SIP.Listen) || cfg.SIP.Certificate != s.cfg.SIP.Certificate || cfg.SIP.Key != s.cfg.SIP.Key {
 		needRestart = append(needRestart, "sip.listen")

@@ -5,6 +5,7 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
+	"centralka/ordinance"
 	"centralka/store"
 )
 
@@ -13,6 +14,7 @@ import (
 // release ends it.
 type offer struct {
 	ext     string
+	direct  bool                // called for itself, not through a queue
 	accept  func()              // the phone answered
 	decline func(result string) // it did not
 	release func()              // taken back, for no fault of the agent's
@@ -22,6 +24,7 @@ type offer struct {
 // contacts: the first that answers has the call. The call's goroutine owns it.
 type ringing struct {
 	c     *call
+	to    func(b binding) callee
 	tries []*try
 	timer *time.Timer
 	ended bool
@@ -32,6 +35,9 @@ type try struct {
 	ring   store.Ring
 	legs   []*leg // still ringing
 	status int    // worst reason so far
+	rang   bool   // a phone has said that it rings
+	// forwarded is set if another phone has sent the call here.
+	forwarded *forwarding
 }
 
 // ringTimedOut ends an attempt.
@@ -90,32 +96,46 @@ func (r *ringing) add(offers []offer) []*try {
 }
 
 // start sends an INVITE to every contact of every extension.
-func (r *ringing) start(to func(b binding) callee) { r.dial(r.tries, to) }
+func (r *ringing) start(to func(b binding) callee) {
+	r.to = to
+	for _, t := range r.tries {
+		r.dial(t)
+	}
+}
 
 // join lets more phones ring, as long as those that ring already.
-func (r *ringing) join(offers []offer, to func(b binding) callee) { r.dial(r.add(offers), to) }
+func (r *ringing) join(offers []offer) {
+	for _, t := range r.add(offers) {
+		r.dial(t)
+	}
+}
 
-func (r *ringing) dial(tries []*try, to func(b binding) callee) {
-	for _, t := range tries {
-		if r.c.s.engaged(t.offer.ext, r.c) {
-			t.finish("busy")
+// dial sends the INVITEs of one try.
+func (r *ringing) dial(t *try) {
+	if t.forwarded != nil && t.forwarded.number != "" {
+		r.dialOutside(t)
+		return
+	}
+	if r.c.s.engaged(t.offer.ext, r.c) {
+		t.finish("busy")
+		return
+	}
+	for _, b := range r.c.s.registrar.reachable(t.offer.ext) {
+		l := r.c.newLeg(r.c.nextLabel())
+		l.ext = t.offer.ext
+		to := r.to(b)
+		to.headers = append(to.headers, t.forwarded.toPhone(r.c.s.domain())...)
+		if err := l.dial(to); err != nil {
+			r.c.s.log.Warn("phone not called", "call", r.c.rec.ID, "ext", l.ext, "err", err)
+			l.ended()
 			continue
 		}
-		for _, b := range r.c.s.registrar.reachable(t.offer.ext) {
-			l := r.c.newLeg(r.c.nextLabel())
-			l.ext = t.offer.ext
-			if err := l.dial(to(b)); err != nil {
-				r.c.s.log.Warn("phone not called", "call", r.c.rec.ID, "ext", l.ext, "err", err)
-				l.ended()
-				continue
-			}
-			r.c.s.lines.add(l)
-			t.legs = append(t.legs, l)
-			time.AfterFunc(phonePatience, func() { l.post(phoneSilent{l, b}) })
-		}
-		if len(t.legs) == 0 {
-			t.finish("unreachable")
-		}
+		r.c.s.lines.add(l)
+		t.legs = append(t.legs, l)
+		time.AfterFunc(phonePatience, func() { l.post(phoneSilent{l, b}) })
+	}
+	if len(t.legs) == 0 {
+		t.finish("unreachable")
 	}
 }
 
@@ -147,15 +167,19 @@ func (r *ringing) find(l *leg) *try {
 
 func (r *ringing) has(l *leg) bool { return r.find(l) != nil }
 
-// won ends the attempt in l's favour and returns its extension; all others are
-// cancelled as answered elsewhere (RFC 3326 §3.1).
-func (r *ringing) won(l *leg) string {
+// won ends the attempt in l's favour and returns who answered: an extension, or
+// a number outside that one has forwarded the call to. All others are cancelled as
+// answered elsewhere (RFC 3326 §3.1).
+func (r *ringing) won(l *leg) (ext string, number ordinance.Number) {
 	winner := r.find(l)
 	winner.finish("answered")
 	r.stop(func(m *leg) bool { return m != l }, "cancelled", reasonHeader("SIP", 200, "Call completed elsewhere"))
 	r.c.rec.Rings = append(r.c.rec.Rings, r.rings()...)
-	return winner.offer.ext
+	return winner.offer.ext, winner.ring.Number
 }
+
+// heard notes that l rings.
+func (r *ringing) heard(l *leg) { r.find(l).rang = true }
 
 // lost notes that l was refused.
 func (r *ringing) lost(l *leg, status int) {
@@ -166,6 +190,14 @@ func (r *ringing) lost(l *leg, status int) {
 			t.legs = append(t.legs[:i], t.legs[i+1:]...)
 			break
 		}
+	}
+	switch {
+	case len(l.moved) > 0:
+		r.forward(t, l.moved)
+		return
+	case t.forwarded.another(status):
+		r.dialOutside(t)
+		return
 	}
 	if len(t.legs) == 0 {
 		t.finish(ringResult(t.status))
@@ -227,8 +259,9 @@ func (r *ringing) rings() []store.Ring {
 
 // result is the cause with which a call ends that nobody took.
 func (r *ringing) result() store.Cause {
-	for _, t := range r.tries {
-		switch t.ring.Result {
+	for i := range r.tries {
+		// Where a call was forwarded to tells more than what forwarded it.
+		switch r.tries[len(r.tries)-1-i].ring.Result {
 		case "busy":
 			return store.CauseBusy
 		case "timeout":

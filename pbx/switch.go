@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -61,6 +62,7 @@ type Switch struct {
 	ladders   *ladders
 	lampBoard *lampBoard
 	music     *media.Prompt
+	ringback  *media.Prompt
 	prompts   struct{ closed, busy *media.Prompt }
 
 	cfg  Config // as started; what may change at reload is read by config
@@ -104,6 +106,8 @@ type liveConfig struct {
 	announcements map[string]*announcement // by NumberConfig.Announcement
 	audioErr      error                    // why an announcement cannot be played
 	outgoing      *media.Prompt
+	whispers      map[string]*media.Prompt // by QueueConfig.Whisper
+	whisperErr    error                    // why one cannot be played: its queue does without
 	plan          *DialPlan
 }
 
@@ -120,8 +124,8 @@ func New(cfg Config, p Parts) (*Switch, error) {
 	if s.resolver = p.Resolver; s.resolver == nil {
 		s.resolver = net.DefaultResolver
 	}
+	s.music, s.ringback = media.HoldMusic(), ringback()
 	s.secret = func(h hop) bool { return h.transport == "TLS" }
-	s.music = media.HoldMusic()
 	var err error
 	if s.prompts.closed, err = spoken("closed"); err != nil {
 		return nil, err
@@ -134,6 +138,9 @@ func New(cfg Config, p Parts) (*Switch, error) {
 		return nil, err
 	}
 	s.live.Store(live)
+	if live.whisperErr != nil {
+		s.log.Error("agents are not told the queue", "err", live.whisperErr)
+	}
 	s.guard = newGuard(s.guardConfig(cfg))
 	if s.end, err = newEndpoint(cfg.SIP, s.guard, p.ListenPacket, p.Log); err != nil {
 		return nil, err
@@ -192,6 +199,18 @@ func prepare(cfg Config) (*liveConfig, error) {
 			l.outgoing = a.prompt
 		}
 	}
+	l.whispers = map[string]*media.Prompt{}
+	for _, q := range cfg.Queues {
+		if q.Whisper == "" || l.whispers[q.Whisper] != nil {
+			continue
+		}
+		p, err := ReadWhisper(q.Whisper)
+		if err != nil {
+			l.whisperErr = errors.Join(l.whisperErr, fmt.Errorf("queue %s: %w", q.Name, err))
+			continue
+		}
+		l.whispers[q.Whisper] = p
+	}
 	d := cfg.Dial
 	plan, err := newDialPlan(DialRules{OutsidePrefix: d.OutsidePrefix, Emergency: d.Emergency, Allow: d.Allow, Block: d.Block})
 	if err != nil {
@@ -223,6 +242,26 @@ func (l *liveConfig) readAudio() error {
 		l.announcements[n.Announcement] = a
 	}
 	return errors.Join(errs...)
+}
+
+// maxWhisper bounds what an agent hears while the caller waits.
+const maxWhisper = 10 * time.Second
+
+// ReadWhisper reads the file of a QueueConfig.Whisper.
+func ReadWhisper(file string) (*media.Prompt, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read whisper: %w", err)
+	}
+	defer f.Close() // it was only read
+	p, err := media.ReadPrompt(f)
+	if err == nil && p.Duration() > maxWhisper {
+		err = fmt.Errorf("lasts %v, longer than %v", p.Duration(), maxWhisper)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("whisper %s: %w", file, err)
+	}
+	return p, nil
 }
 
 func (s *Switch) config() *liveConfig { return s.live.Load() }
@@ -696,7 +735,7 @@ func (s *Switch) queue(name string) *queue {
 // directOffer is an extension called for itself, not through a queue: nothing
 // is reserved.
 func (s *Switch) directOffer(ext string) offer {
-	return offer{ext: ext, accept: func() {}, decline: func(string) {}, release: func() {}}
+	return offer{ext: ext, direct: true, accept: func() {}, decline: func(string) {}, release: func() {}}
 }
 
 func (s *Switch) setAvailable(ext string, on bool) { s.pool.Available(desk.AgentID(ext), on) }

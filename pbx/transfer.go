@@ -31,6 +31,7 @@ type transferring struct {
 	ways   []wayOut         // that are still to be tried
 	out    *leg             // the target outside
 	recall bool             // it is the phone of by that rings
+	toned  bool             // the party that is passed on hears ringback
 	// farewell is the closing message, notice what a party outside hears first.
 	farewell media.PlayID
 	notice   media.PlayID
@@ -177,6 +178,7 @@ func (c *call) release(l *leg, ref *referral) {
 }
 
 func (t *transferring) music() {
+	t.toned = false
 	if t.stays.stream != nil {
 		t.stays.stream.Play(t.s.music, true)
 	}
@@ -294,6 +296,7 @@ func (t *transferring) comeBack() {
 		if q := t.s.queue(t.rec.Queue); q != nil {
 			t.script = in
 			in.b, in.queue, in.phase = nil, q, phaseQueued
+			in.music()
 			in.rec.BeginStay(q.config().Name, time.Now())
 			in.save()
 			q.comeBack(in, in.proof)
@@ -332,8 +335,17 @@ func (t *transferring) done(l *leg, number ordinance.Number) {
 }
 
 func (t *transferring) ringing(l *leg, status int, _ bool) {
-	if t.ring != nil && t.ring.has(l) || l == t.out {
-		t.ref.tell(180, "Ringing", nil)
+	rings := t.ring != nil && t.ring.has(l)
+	if rings {
+		t.ring.heard(l)
+	}
+	if !rings && l != t.out {
+		return
+	}
+	t.ref.tell(180, "Ringing", nil)
+	if !t.toned && t.stays.stream != nil {
+		t.toned = true
+		t.stays.stream.Play(t.s.ringback, true)
 	}
 }
 
@@ -342,18 +354,23 @@ func (t *transferring) answered(l *leg) {
 	case t.over || t.farewell != 0:
 		l.hangUp(487, "Request Terminated")
 	case t.ring != nil && t.ring.has(l):
-		t.ring.won(l)
+		_, t.number = t.ring.won(l)
 		t.ring = nil
-		t.done(l, "")
+		t.reached(l)
 	case l == t.out:
-		if p := t.s.outgoingNotice(); p != nil {
-			t.notice = l.stream.Play(p, false) // S1.4-i
-			return
-		}
-		t.done(l, t.number)
+		t.reached(l)
 	default:
 		l.hangUp(487, "Request Terminated")
 	}
+}
+
+// reached: l has answered, and somebody outside hears the notice first (S1.4-i).
+func (t *transferring) reached(l *leg) {
+	if p := t.s.outgoingNotice(); p != nil && l.trunk != nil {
+		t.out, t.notice = l, l.stream.Play(p, false)
+		return
+	}
+	t.done(l, t.number)
 }
 
 func (t *transferring) failed(l *leg, status, _ int) {

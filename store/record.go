@@ -118,11 +118,13 @@ type AnnouncementPlay struct {
 	Complete    bool      // played to its last frame without a break
 }
 
-// Ring is one offer of the call to an agent or phone.
+// Ring is one offer of the call to an agent or phone, or to somebody outside to
+// whom a phone has forwarded it.
 type Ring struct {
 	Extension string
+	Number    ordinance.Number `json:",omitempty"` // instead of Extension, if it is outside
 	From, To  time.Time
-	Result    string // "answered", "timeout", "busy", "declined", "unreachable", "cancelled"
+	Result    string // "answered", "timeout", "busy", "declined", "unreachable", "cancelled", "forwarded"
 }
 
 // Stay is a stretch of waiting in one queue.

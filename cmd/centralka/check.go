@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"centralka/ordinance"
+	"centralka/pbx"
 	"centralka/store"
 )
 
@@ -59,6 +60,12 @@ func checkFiles(path string, cfg Config) error {
 	for i, n := range cfg.Numbers {
 		if n.Announcement != "" {
 			bad(fmt.Sprintf("number[%d].announcement", i), checkAudio(n.Announcement, ""))
+		}
+	}
+	for i, q := range cfg.Queues {
+		if q.Whisper != "" {
+			_, err := pbx.ReadWhisper(q.Whisper)
+			bad(fmt.Sprintf("queue[%d].whisper", i), err)
 		}
 	}
 	for _, c := range []struct{ key, certificate, private string }{
