@@ -42,6 +42,10 @@ const (
 	ActionOverrideOpened     Action = "override_opened"
 	ActionOverrideClosed     Action = "override_closed"
 	ActionOverrideCleared    Action = "override_cleared"
+	ActionCallbacksListed    Action = "callbacks_listed" // abandoned callers, with their numbers
+	ActionCallbackMarked     Action = "callback_marked"
+	ActionCallbackUnmarked   Action = "callback_unmarked"
+	ActionLadderOpened       Action = "ladder_opened"
 	ActionDeletionBegun      Action = "deletion_begun" // „do usunięcia" (S6-g), of an item and of a day
 	ActionDeleted            Action = "deleted"        // „usunięto": its absence was verified
 	ActionClockConfirmed     Action = "clock_confirmed"
@@ -55,6 +59,7 @@ var actions = []Action{
 	ActionAccountAdded, ActionAccountChanged, ActionAccountReset, ActionAccountDisabled, ActionAccountEnabled,
 	ActionDesignated, ActionDesignationRevoked, ActionAccessSuspended, ActionAccessRestored, ActionAuditVerified,
 	ActionUnitChanged, ActionUnitRemoved, ActionClosureAdded, ActionClosureRemoved, ActionOverrideOpened, ActionOverrideClosed, ActionOverrideCleared,
+	ActionCallbacksListed, ActionCallbackMarked, ActionCallbackUnmarked, ActionLadderOpened,
 	ActionDeletionBegun, ActionDeleted, ActionClockConfirmed,
 }
 

@@ -127,7 +127,7 @@ func (s *Store) MarkCallback(day ordinance.Day, id ID, by string, done bool) err
 			if err != nil {
 				return err
 			}
-			if !rec.unserved() {
+			if !rec.Unserved() {
 				return errors.New("its caller did not wait in vain")
 			}
 			marks, err := readCell[[]CallbackMark](tx.Bucket(bucketCallbacks), id[:])
@@ -155,8 +155,8 @@ func (s *Store) CallbackMarks(day ordinance.Day, id ID) (marks []CallbackMark, e
 	return marks, nil
 }
 
-// unserved tells whether a call waited in a queue and ended without a
+// Unserved tells whether a call waited in a queue and ended without a
 // conversation.
-func (rec *CallRecord) unserved() bool {
+func (rec *CallRecord) Unserved() bool {
 	return rec.Direction == Incoming && rec.Cause != "" && !rec.Queued.IsZero() && rec.Answered.IsZero()
 }

@@ -447,7 +447,7 @@ func indexEntries(rec *CallRecord) []indexEntry {
 	if rec.Cause == "" {
 		list = append(list, indexEntry{bucketOpen, suffix})
 	}
-	if rec.unserved() {
+	if rec.Unserved() {
 		list = append(list, indexEntry{bucketUnserved, suffix})
 	}
 	if o := rec.Recording.Outcome; o == OutcomeFailed || o == OutcomeDegraded {

@@ -96,6 +96,16 @@ func (d *door) funcs(lang language) template.FuncMap {
 		"day": func(day ordinance.Day) string {
 			return fmt.Sprintf("%02d.%02d.%d", day.Date, day.Month, day.Year)
 		},
+		"thousandth": func(t time.Time) string {
+			return strings.Replace(t.In(zone).Format("15:04:05.000"), ".", w.say("ladder.decimal"), 1)
+		},
+		"mos": func(mos float64) string {
+			if mos == 0 {
+				return "—"
+			}
+			return strings.Replace(fmt.Sprintf("%.1f", mos), ".", w.say("ladder.decimal"), 1)
+		},
+		"milli": func(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) },
 		"span":  span,
 		"input": newInput,
 		"join":  strings.Join,

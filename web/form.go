@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"centralka/ordinance"
 	"centralka/store"
 )
 
@@ -54,6 +55,20 @@ func (f *Form) Has(name, value string) bool {
 		}
 	}
 	return false
+}
+
+// day reads a field of a day; an empty one is fallback.
+func (f *Form) day(name string, fallback ordinance.Day) ordinance.Day {
+	text := f.Get(name)
+	if text == "" {
+		return fallback
+	}
+	day, err := ordinance.ParseDay(text)
+	if err != nil {
+		f.fault(name, "fault.not_a_day")
+		return fallback
+	}
+	return day
 }
 
 // Fault returns the key of what is wrong with a field.

@@ -30,6 +30,9 @@ func staffRoutes() []route {
 		{"POST", "/godziny/sterowanie", maySetHours, page, (*Staff).setOverride},
 		{"POST", "/godziny/sterowanie/koniec", maySetHours, page, (*Staff).clearOverride},
 
+		{"GET", "/oddzwonienia", mayCallBack, page, (*Staff).callbacksPage},
+		{"POST", "/oddzwonienia/{day}/{id}", mayCallBack, page, (*Staff).markCallback},
+
 		{"GET", "/nadzor/wyznaczenia", mayDecide, page, (*Staff).designationsPage},
 		{"POST", "/nadzor/wyznaczenia", mayDecide, page, (*Staff).designate},
 		{"POST", "/nadzor/wyznaczenia/{id}/odwolanie", mayDecide, page, (*Staff).revoke},
@@ -45,6 +48,8 @@ func staffRoutes() []route {
 		{"GET", "/admin/jednostki", mayAdminister, page, (*Staff).unitsPage},
 		{"POST", "/admin/jednostki", mayAdminister, page, (*Staff).addUnit},
 		{"POST", "/admin/jednostki/{id}", mayAdminister, page, (*Staff).changeUnit},
+		{"GET", "/admin/drabinki", mayAdminister, page, (*Staff).laddersPage},
+		{"GET", "/admin/drabinki/{day}/{id}", mayAdminister, page, (*Staff).ladderPage},
 		{"GET", "/admin/telefony", mayAdminister, page, (*Staff).phonesPage},
 		{"GET", "/admin/lacza", mayAdminister, page, (*Staff).trunksPage},
 		{"GET", "/admin/kolejki", mayAdminister, page, (*Staff).queuesPage},
@@ -58,9 +63,11 @@ var menu = []struct {
 	may       permission
 }{
 	{"/", "title.start", maySigned},
+	{"/oddzwonienia", "title.callbacks", mayCallBack},
 	{"/godziny", "title.hours", maySetHours},
 	{"/nadzor/wyznaczenia", "title.designations", mayDecide},
 	{"/dziennik", "title.audit", mayReadAudit},
+	{"/admin/drabinki", "title.ladders", mayAdminister},
 	{"/admin/uzytkownicy", "title.users", mayAdminister},
 	{"/admin/jednostki", "title.units", mayAdminister},
 	{"/admin/telefony", "title.phones", mayAdminister},

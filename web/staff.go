@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"centralka/ordinance"
 	"centralka/pbx"
 	"centralka/store"
 )
@@ -21,6 +22,8 @@ type StaffConfig struct {
 	Telephony func() pbx.Config
 	Doubts    func() []string
 	Snapshot  func() Snapshot
+	// Ladder returns the SIP messages of a call, also of one that is up.
+	Ladder func(ordinance.Day, store.ID) (store.Ladder, error)
 	// Secure tells that the door is behind TLS: cookies then carry the prefix
 	// __Host-. Without TLS the door must be on loopback.
 	Secure bool
@@ -233,6 +236,15 @@ func (x *exchange) id(name string) (store.ID, error) {
 		return store.ID{}, store.ErrNotFound
 	}
 	return id, nil
+}
+
+// day reads a day of the path; one that is none is not found.
+func (x *exchange) day(name string) (ordinance.Day, error) {
+	day, err := ordinance.ParseDay(x.r.PathValue(name))
+	if err != nil {
+		return ordinance.Day{}, store.ErrNotFound
+	}
+	return day, nil
 }
 
 func safe(method string) bool { return method == http.MethodGet || method == http.MethodHead }

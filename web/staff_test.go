@@ -27,6 +27,8 @@ import (
 	"centralka/store"
 )
 
+const testDay = "2026-11-02"
+
 const testPassword = "poprawny koń bateria"
 
 // console is a console over a real vault.
@@ -69,6 +71,7 @@ func newConsole(t *testing.T, more ...route) *console {
 		},
 		Doubts:   func() []string { return nil },
 		Snapshot: func() Snapshot { return Snapshot{} },
+		Ladder:   s.Ladder,
 		Log:      slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	return &console{t, s, newStaff(cfg, append(staffRoutes(), more...))}
@@ -191,7 +194,7 @@ func TestAccessMatrix(t *testing.T) {
 	if len(table) != len(matrix) {
 		t.Errorf("the table has %d actions, the matrix %d", len(table), len(matrix))
 	}
-	path := strings.NewReplacer("{$}", "", "{id}", store.ID{1}.String(), "{file}", "console.css")
+	path := strings.NewReplacer("{$}", "", "{day}", testDay, "{id}", store.ID{1}.String(), "{file}", "console.css")
 	for column, role := range columns {
 		v := c.signedIn(c.account(strings.ReplaceAll(string(role), "_", "-"), role))
 		for _, rt := range append(staffRoutes(), probes...) {
@@ -267,7 +270,7 @@ func TestNobodyGetsIn(t *testing.T) {
 		if rt.may == mayAnybody {
 			continue
 		}
-		res, _ := v.do(rt.method, strings.NewReplacer("{$}", "", "{id}", store.ID{1}.String()).Replace(rt.pattern), nil)
+		res, _ := v.do(rt.method, strings.NewReplacer("{$}", "", "{day}", testDay, "{id}", store.ID{1}.String()).Replace(rt.pattern), nil)
 		if to := res.Header.Get("Location"); res.StatusCode != http.StatusSeeOther || !strings.HasPrefix(to, "/logowanie") {
 			t.Errorf("%s %s: %d to %q", rt.method, rt.pattern, res.StatusCode, to)
 		}
@@ -421,7 +424,7 @@ func TestDoorsAreApart(t *testing.T) {
 		}
 		for _, path := range []string{rt.pattern, "/en" + rt.pattern} {
 			w := httptest.NewRecorder()
-			public.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), rt.method, strings.ReplaceAll(path, "{id}", store.ID{1}.String()), nil))
+			public.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), rt.method, strings.NewReplacer("{day}", testDay, "{id}", store.ID{1}.String()).Replace(path), nil))
 			if w.Code != http.StatusNotFound {
 				t.Errorf("the public door answers %s %s with %d", rt.method, path, w.Code)
 			}

@@ -69,6 +69,15 @@ func TestCatalogues(t *testing.T) {
 	for _, r := range store.Roles() {
 		want("role."+string(r), "an account")
 	}
+	for _, cause := range []store.Cause{
+		store.CauseHangupCaller, store.CauseHangupCalled, store.CauseAnnouncementHangup, store.CauseAbandoned, store.CauseCancelled, store.CauseBusy,
+		store.CauseNoAnswer, store.CauseDeclined, store.CauseUnreachable, store.CauseQueueTimeout, store.CauseClosed, store.CauseNotFound,
+		store.CauseForbidden, store.CauseNotAcceptable, store.CauseOverload, store.CauseNoAck, store.CauseMediaTimeout, store.CauseSessionExpired,
+		store.CauseShutdown, store.CauseInterrupted, store.CauseInternal,
+	} {
+		want("cause."+string(cause), "a call")
+		want("why."+string(cause), "a call")
+	}
 	for _, m := range menu {
 		want(m.key, "the menu")
 		if m.path != "/" {

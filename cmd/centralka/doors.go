@@ -47,7 +47,7 @@ func (s *system) openDoors() error {
 	s.note(s.cfg, nil)
 	w := s.cfg.Web
 	staff := web.NewStaff(web.StaffConfig{
-		Store: s.store, Secure: w.Certificate != "", Panics: &s.panics, Log: s.log, Snapshot: s.snapshot,
+		Store: s.store, Secure: w.Certificate != "", Panics: &s.panics, Log: s.log, Snapshot: s.snapshot, Ladder: s.sw.Ladder,
 		Telephony: func() pbx.Config { return s.running.Load().telephony },
 		Doubts:    func() []string { return s.running.Load().doubts },
 	})
