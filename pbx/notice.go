@@ -149,8 +149,10 @@ type telling struct {
 	later *media.Prompt
 }
 
-// waits reports whether the caller is in a queue and with nobody.
-func (c *incoming) waits() bool { return c.queue != nil && !c.talking && c.farewell == 0 }
+// waits reports whether the caller is in a queue and nobody has answered.
+func (c *incoming) waits() bool {
+	return c.queue != nil && !c.talking && c.prelude == nil && c.farewell == 0
+}
 
 // tell plays a message, after the present one. Who cannot hear it now is not told:
 // the next one has newer numbers.

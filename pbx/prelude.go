@@ -35,6 +35,9 @@ func (c *incoming) meet(l *leg, ext string, number ordinance.Number) {
 	case c.queue != nil:
 		c.prelude.prompt = c.s.config().whispers[c.queue.config().Whisper]
 	}
+	if c.telling.id != 0 {
+		c.music() // an answer cuts every message short
+	}
 	if c.prelude.prompt == nil {
 		c.connect()
 		return
