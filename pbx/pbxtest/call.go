@@ -275,8 +275,9 @@ func (c *Call) ReInvite(ctx context.Context, sdp []byte) (*Message, error) {
 	p := c.peer
 	p.mu.Lock()
 	if c.state != Answered || c.mine != nil && c.mine.final == nil {
+		state := c.state
 		p.mu.Unlock()
-		return nil, fmt.Errorf("%s: cannot re-INVITE a call that is %v", p.cfg.Name, c.state)
+		return nil, fmt.Errorf("%s: cannot re-INVITE a call that is %v", p.cfg.Name, state)
 	}
 	var res *Message
 	done := false
