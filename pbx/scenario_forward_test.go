@@ -296,6 +296,7 @@ func TestForwardedByOneOfTwoDevices(t *testing.T) {
 		r.must(err)
 		far, err := r.carrier.WaitCall(5 * time.Second)
 		r.must(err)
+		time.Sleep(100 * time.Millisecond) // the CANCEL leaves beside the INVITE
 		r.says("switch > 101/181 CANCEL", "101/181 > switch 487")
 		time.Sleep(time.Second)
 		out.Hangup()
