@@ -249,7 +249,7 @@ func (c *call) end(cause store.Cause, gone *leg) {
 	}
 	c.finishRecord(now)
 	c.s.log.Info("call ended", "call", c.rec.ID, "direction", string(c.rec.Direction), "cause", string(cause),
-		"trunk", c.rec.Trunk, "queue", c.rec.Queue, "ext", c.lastExtension(), "began", c.rec.Began, "answered", c.rec.Answered, "ended", now, "mos", worst(c.rec))
+		"trunk", c.rec.Trunk, "queue", c.rec.Queue, "ext", c.lastExtension(), "began", c.rec.Began, "answered", c.rec.Answered, "ended", now, "mos", c.rec.WorstMOS())
 }
 
 func (c *call) lastExtension() string {

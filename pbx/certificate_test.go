@@ -140,20 +140,30 @@ func naptrData(order, preference uint16, flags, service, regexp string, labels .
 	return append(b, 0)
 }
 
+// bothKinds listens on one free port for datagrams and for connections.
+func bothKinds(t *testing.T) (udp net.PacketConn, tcp net.Listener) {
+	t.Helper()
+	for range 20 { // another one if it is taken for connections
+		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			t.Cleanup(func() { udp.Close(); tcp.Close() })
+			return udp, tcp
+		}
+		udp.Close()
+	}
+	t.Fatal("no port is free for both")
+	return nil, nil
+}
+
 // TestNAPTRLookup asks a name server on the loopback, which first answers with
 // somebody else's number and then says that the answer is too long for UDP.
 func TestNAPTRLookup(t *testing.T) {
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer udp.Close()
+	udp, tcp := bothKinds(t)
 	at := udp.LocalAddr().(*net.UDPAddr).AddrPort()
-	tcp, err := net.Listen("tcp", at.String())
-	if err != nil {
-		t.Skip("the port is taken for TCP")
-	}
-	defer tcp.Close()
 	answer := func(query []byte, id uint16, truncated bool) []byte {
 		var m dnsmessage.Message
 		if err := m.Unpack(query); err != nil {

@@ -1,7 +1,6 @@
 package pbx
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -91,22 +90,6 @@ func (s *Switch) overloaded() bool {
 func (s *Switch) late() bool {
 	limit := s.config().RTP.MaxLateness
 	return limit > 0 && s.engine.Lateness().Mean > limit
-}
-
-// worst is the smallest estimate of a record, 0 if there is none.
-func worst(rec store.CallRecord) float64 {
-	var list []float64
-	for _, q := range rec.Quality {
-		for _, mos := range []float64{q.HeardMOS, q.ToldMOS} {
-			if mos > 0 {
-				list = append(list, mos)
-			}
-		}
-	}
-	if len(list) == 0 {
-		return 0
-	}
-	return slices.Min(list)
 }
 
 // defaultLateness is far below what a jitter buffer of a phone swallows and far

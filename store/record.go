@@ -238,6 +238,18 @@ type Quality struct {
 	Dropped map[string]uint64 `json:",omitempty"`
 }
 
+// WorstMOS is the lowest estimate of all legs, heard or told; 0: there is none.
+func (r *CallRecord) WorstMOS() (worst float64) {
+	for _, q := range r.Quality {
+		for _, mos := range []float64{q.HeardMOS, q.ToldMOS} {
+			if mos > 0 && (worst == 0 || mos < worst) {
+				worst = mos
+			}
+		}
+	}
+	return worst
+}
+
 // Cause is why a call ended; each ended call has exactly one.
 type Cause string
 

@@ -48,18 +48,6 @@ func (r ladderRow) Failed() bool {
 	return slices.Contains(failures, r.Cause) || r.Outcome == store.OutcomeFailed
 }
 
-// worstMOS is the lowest estimate of a call's legs; 0: there is none.
-func worstMOS(list []store.Quality) (worst float64) {
-	for _, q := range list {
-		for _, mos := range []float64{q.HeardMOS, q.ToldMOS} {
-			if mos > 0 && (worst == 0 || mos < worst) {
-				worst = mos
-			}
-		}
-	}
-	return worst
-}
-
 func (s *Staff) laddersPage(x *exchange) error {
 	f := &Form{values: x.r.URL.Query()}
 	day := f.day("day", ordinance.DayOf(time.Now()))
@@ -83,7 +71,7 @@ func (s *Staff) laddersPage(x *exchange) error {
 			v.Causes = append(v.Causes, rec.Cause)
 		}
 		if cause == "" || rec.Cause == cause {
-			rows = append(rows, ladderRow{rec.ID, rec.Began, rec.Direction, rec.Trunk, rec.Queue, rec.Cause, rec.SIPStatus, rec.Q850, rec.Recording.Outcome, worstMOS(rec.Quality)})
+			rows = append(rows, ladderRow{rec.ID, rec.Began, rec.Direction, rec.Trunk, rec.Queue, rec.Cause, rec.SIPStatus, rec.Q850, rec.Recording.Outcome, rec.WorstMOS()})
 		}
 	}
 	slices.Sort(v.Causes)
@@ -168,7 +156,7 @@ func (s *Staff) ladderPage(x *exchange) error {
 		return err
 	}
 	v := ladderView{
-		ladderRow: ladderRow{id, rec.Began, rec.Direction, rec.Trunk, rec.Queue, rec.Cause, rec.SIPStatus, rec.Q850, rec.Recording.Outcome, worstMOS(rec.Quality)},
+		ladderRow: ladderRow{id, rec.Began, rec.Direction, rec.Trunk, rec.Queue, rec.Cause, rec.SIPStatus, rec.Q850, rec.Recording.Outcome, rec.WorstMOS()},
 		Day:       day.String(), Known: known, Ended: rec.Ended, Reason: rec.Recording.Reason, Parties: ladder.Parties, Cut: ladder.Cut, Quality: rec.Quality,
 	}
 	for _, l := range ladder.Lines {
